@@ -1,0 +1,29 @@
+"""What inlay raises when something outside it is wrong: the user's input, files or data.
+
+Each carries one message that names the file or key, the value, and what is allowed. The command line prints
+the message without a traceback and exits with 2.
+"""
+
+
+class InlayError(Exception):
+    """Parent of every error that a user can mend."""
+
+
+class ConfigError(InlayError):
+    """A run file, an override or a combination of settings is wrong."""
+
+
+class TargetError(InlayError):
+    """A method was pointed at modules, ranks or positions that the base does not have."""
+
+
+class ArtifactError(InlayError):
+    """A saved file cannot be read, or belongs to another base."""
+
+
+class DataError(InlayError):
+    """Pictures or captions are missing or broken."""
+
+
+class TrainingError(InlayError):
+    """Training cannot go on, for instance because the loss is not finite."""
