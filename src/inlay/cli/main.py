@@ -1,0 +1,104 @@
+"""The entry point ``inlay``: find the verb, run it, turn errors into messages and exit codes.
+
+Exit codes: 0 done, 1 a fault of inlay, 2 the user's input is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from inlay import __version__
+from inlay.errors import InlayError
+
+# Verb: the module that defines its function `command`, and its line in `inlay --help`. Only the module of the
+# verb that was asked for is imported: the help answers at once, and no verb waits for another's libraries.
+VERBS = {
+    "plan": ("inlay.cli.plan", "Show what a run would train, need and cost, before anything is loaded."),
+    "tune": ("inlay.cli.tune", "Tune a model on your pictures."),
+    "sample": ("inlay.cli.sample", "Draw pictures with a tuned model."),
+    "pretrain": ("inlay.cli.pretrain", "Train a model from scratch."),
+    "methods": ("inlay.cli.methods", "List the tuning methods, or the settings of one."),
+    "doctor": ("inlay.cli.doctor", "Check this machine and this installation; say what is missing."),
+}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"inlay {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train, tune and compare diffusion models efficiently.
+
+    Start with `inlay doctor`, then `inlay tune recipes/quickstart.yaml`.
+    """
+
+
+def _unloaded() -> None:
+    """Stand in the list of verbs for one whose module is not needed now."""
+
+
+def _function(verb: str, asked: str | None) -> Callable[..., None]:
+    return importlib.import_module(VERBS[verb][0]).command if verb == asked else _unloaded
+
+
+def build_app(asked: str | None) -> typer.Typer:
+    """Return the application, in which only the verb ``asked`` is loaded."""
+    app = typer.Typer(
+        add_completion=False,  # completing a verb's options would import its module at every press of Tab
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for verb, (_, line) in VERBS.items():
+        app.command(verb, short_help=line)(_function(verb, asked))
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    With ``--json`` an error is a JSON object on standard output, ``{"error": {"type": ..., "message": ...}}``.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    as_json = "--json" in arguments
+    try:
+        # Not standalone: typer then raises its usage errors instead of printing them, and returns exit codes.
+        code = build_app(asked)(arguments or ["--help"], prog_name="inlay", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except InlayError as error:
+        _report(type(error).__name__, str(error), as_json)
+        return 2
+    except typer.TyperException as error:
+        command = f"inlay {asked}" if asked in VERBS else "inlay"
+        _report("UsageError", f"{error.format_message()} See `{command} --help`.", as_json)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        message = f"this is a fault of inlay, please report it with the lines above: {error!r}"
+        _report(type(error).__name__, message, as_json)
+        return 1
+
+
+def _report(kind: str, message: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": {"type": kind, "message": message}}))
+    else:
+        print(f"error: {message}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Assemble the parts: run files, plans and runs."""
