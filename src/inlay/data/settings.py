@@ -1,0 +1,80 @@
+"""The ``data`` section of a run file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from inlay.settings import Settings
+
+TABLETOP_PARTS = "tabletop:subject/<name>, tabletop:domain/<name>/train or tabletop:train"
+
+
+class DataSettings(Settings):
+    """Which pictures and captions to train on, and how to cut them."""
+
+    source: str
+    """A folder of pictures; a hub dataset (``hub:owner/name``, or ``owner/name`` when no such folder exists); or a part
+    of the rendered world (``tabletop:subject/<name>``, ``tabletop:domain/<name>/train``, ``tabletop:train``)."""
+    prompt: str | None = None
+    """One caption for all pictures, for instance ``a photo of sks dog``. The pictures' own captions are then
+    ignored."""
+    caption_column: str = "text"
+    """Column of the metadata file or of the hub dataset that holds the caption."""
+    image_column: str = "image"
+    """Column of the hub dataset that holds the picture."""
+    split: str = "train"
+    """Split of the hub dataset."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Use the first so many pictures only. ``tabletop:train`` has no end and takes 10,000 when this is not given."""
+    resolution: Annotated[int, Field(ge=16, multiple_of=8)] | None = None
+    """Side of the training pictures in pixels; by default what the base was trained with."""
+    crop: Literal["center", "random"] = "center"
+    """Which part of a picture that is not square (or, with buckets, not of the bucket's shape) is used. ``random``
+    draws anew at every visit, so latents cannot be cached."""
+    horizontal_flip: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a picture is mirrored at a visit."""
+    background: str = "white"
+    """Colour behind transparent pixels: a name or ``#rrggbb``."""
+    buckets: bool = False
+    """Train at several shapes of about resolution x resolution pixels in all, each picture in the nearest; every
+    batch has one shape. Off: everything is cut to a square."""
+    bucket_step: Annotated[int, Field(ge=8, multiple_of=8)] | None = None
+    """The buckets' sides are multiples of this many pixels; by default an eighth of the resolution (64 for 512)."""
+    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a caption is replaced by the empty one at a visit, for classifier-free guidance."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often an epoch shows each picture."""
+    validation: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = 0
+    """Pictures to hold out of training: a number of them, or a share between 0 and 1."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do about a file that cannot be decoded: stop before training, or leave it out and list it."""
+
+    @field_validator("source")
+    @classmethod
+    def _source_named(cls, source: str) -> str:
+        if not source.strip():
+            raise ValueError(f"data.source is empty; give a folder, hub:<dataset id>, {TABLETOP_PARTS}")
+        return source
+
+    @field_validator("background")
+    @classmethod
+    def _known_colour(cls, background: str) -> str:
+        from PIL import ImageColor
+
+        try:
+            colour = ImageColor.getrgb(background)
+        except ValueError:
+            colour = ()
+        if len(colour) != 3:
+            raise ValueError(f"{background!r} is not an opaque colour; give a name such as white, or #rrggbb")
+        return background
+
+    @model_validator(mode="after")
+    def _bucket_step_fits(self) -> DataSettings:
+        if self.bucket_step is not None and not self.buckets:
+            raise ValueError("bucket_step has no effect without buckets=true")
+        if self.bucket_step is not None and self.resolution is not None and self.bucket_step > self.resolution:
+            raise ValueError(f"bucket_step={self.bucket_step} is larger than resolution={self.resolution}")
+        return self

@@ -1,0 +1,187 @@
+"""Where pictures and captions come from: a folder, the hub, or the rendered world."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from inlay.data.decode import decode
+from inlay.data.settings import TABLETOP_PARTS, DataSettings
+from inlay.errors import DataError
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture, examined but not kept in memory, and its caption."""
+
+    id: str
+    """Name within the source, with ``/`` between folders."""
+    caption: str
+    """The caption before any dropout."""
+    sha256: str
+    """Hash of the file's content, in hexadecimal."""
+    width: int
+    """Pixels across, once upright."""
+    height: int
+    """Pixels down, once upright."""
+    reader: Callable[[], Image.Image] = field(repr=False, compare=False)
+    """Returns the picture in RGB."""
+
+    def open(self) -> Image.Image:
+        """Return the picture: RGB, upright, opaque.
+
+        Raises:
+            DataError: it cannot be read any more, or its size has changed since it was examined.
+        """
+        try:
+            picture = self.reader()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.id}: could be read when the run began, and no longer can: {error}") from error
+        if picture.size != (self.width, self.height):
+            raise DataError(
+                f"{self.id}: was {self.width} x {self.height} pixels when the run began and is now "
+                f"{picture.width} x {picture.height}; leave the pictures as they are while a run goes on"
+            )
+        return picture
+
+
+class Skipped(NamedTuple):
+    """A picture that was left out because ``on_error`` is ``skip``."""
+
+    id: str
+    reason: str
+
+
+class Loaded(NamedTuple):
+    """What a source holds."""
+
+    examples: list[Example]
+    skipped: list[Skipped]
+    notes: list[str]
+    """What the user should know though nothing is wrong, one sentence each."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture of a source before it has been examined."""
+
+    id: str
+    caption: str
+    read: Callable[[], bytes] = field(repr=False)
+
+
+def load_examples(settings: DataSettings, resolution: int) -> Loaded:
+    """Find, decode and hash every picture of ``settings.source``, in a fixed order.
+
+    Args:
+        settings: the data section.
+        resolution: side in pixels at which the rendered world draws; files are taken as they are.
+
+    Raises:
+        DataError: the source or its captions are wrong, or a picture cannot be decoded and ``on_error`` is ``stop``;
+            one message with everything that was found.
+    """
+    kind, _, name = settings.source.partition(":")
+    if kind == "tabletop":
+        return _tabletop(settings, name, resolution)
+    folder = Path(settings.source).expanduser()
+    if kind == "hub":
+        from inlay.data.hub import hub_entries
+
+        entries = hub_entries(settings, name)
+    elif folder.is_dir():
+        from inlay.data.folder import folder_entries
+
+        entries = folder_entries(settings, folder)
+    elif _looks_like_hub_id(settings.source):
+        from inlay.data.hub import hub_entries
+
+        try:
+            entries = hub_entries(settings, settings.source)
+        except DataError as error:
+            raise DataError(f"{missing_folder(folder)}\nTaken as a hub dataset instead: {error}") from error
+    else:
+        raise DataError(missing_folder(folder))
+    return examine(entries, settings)
+
+
+def examine(entries: Sequence[Entry], settings: DataSettings) -> Loaded:
+    """Decode every picture once, so that none fails hours into a run."""
+
+    def one(entry: Entry) -> Example | Skipped:
+        try:
+            content = entry.read()
+            picture = decode(content, settings.background)
+        except (OSError, ValueError) as error:
+            return Skipped(entry.id, str(error))
+        return Example(
+            id=entry.id,
+            caption=entry.caption,
+            sha256=hashlib.sha256(content).hexdigest(),
+            width=picture.width,
+            height=picture.height,
+            reader=lambda: decode(entry.read(), settings.background),
+        )
+
+    # Pillow and hashlib release the interpreter lock while they work.
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(one, entries[: settings.count]))
+    examples = [result for result in results if isinstance(result, Example)]
+    skipped = [result for result in results if isinstance(result, Skipped)]
+    if skipped and (settings.on_error == "stop" or not examples):
+        raise DataError(
+            f"{settings.source}: {len(skipped)} of {len(results)} pictures cannot be decoded:\n"
+            + bulleted(f"{name}: {reason}" for name, reason in skipped)
+            + "\nMend or remove them"
+            + (", or set data.on_error=skip to train without them." if examples else ".")
+        )
+    notes = []
+    if skipped:
+        notes.append(f"{len(skipped)} of {len(results)} pictures cannot be decoded and are left out:\n"
+                     + bulleted(f"{name}: {reason}" for name, reason in skipped))  # fmt: skip
+    if settings.count is not None and settings.count > len(results):
+        notes.append(f"data.count asks for {settings.count:,} pictures; {settings.source} has {len(results):,}")
+    return Loaded(examples, skipped, notes)
+
+
+def bulleted(lines: Iterable[str], most: int = 20) -> str:
+    """Return the lines as a list that stays readable when there are thousands."""
+    lines = list(lines)
+    shown = [f"  - {line}" for line in lines[:most]]
+    if len(lines) > most:
+        shown.append(f"  - and {len(lines) - most:,} more")
+    return "\n".join(shown)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``name`` most resembles, if any does."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def missing_folder(folder: Path) -> str:
+    """Say that a folder is missing and what there is instead."""
+    if folder.exists():
+        return f"{folder} is a file; data.source must be a folder of pictures"
+    parent = folder.parent
+    if not parent.is_dir():
+        return f"There is no folder {folder}, nor {parent}"
+    near = nearest(folder.name, (path.name for path in parent.iterdir() if path.is_dir()))
+    return f"There is no folder {folder}" + (f"; did you mean {parent / near}?" if near else "")
+
+
+def _looks_like_hub_id(source: str) -> bool:
+    owner, slash, name = source.partition("/")
+    return bool(slash and owner and name) and "/" not in name and "\\" not in source and owner[0] not in ".~"
+
+
+def _tabletop(settings: DataSettings, part: str, resolution: int) -> Loaded:
+    raise DataError(f"data.source={settings.source!r}: no such part of the rendered world; use {TABLETOP_PARTS}")
