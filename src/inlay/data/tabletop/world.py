@@ -1,0 +1,91 @@
+"""The world as indexed parts: pictures with captions and their recipes."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from inlay.data.tabletop.captions import caption
+from inlay.data.tabletop.draw import draw_scene
+from inlay.data.tabletop.render import render
+from inlay.data.tabletop.scene import Scene
+from inlay.errors import DataError
+from inlay.randomness import derive
+
+
+DOMAINS = ("sketch", "vehicles", "gold")
+"""A drawing style, a family of things and a material that pretraining never shows."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A rendered scene: image uint8 [H, W, 3], its caption, and its recipe."""
+
+    image: np.ndarray
+    caption: str
+    scene: Scene
+
+
+class World:
+    """One part of the world; each picture follows from (part, seed, index) alone.
+
+    Args:
+        part: "train" or "test".
+        seed: another seed is another set of pictures of the same kind.
+        size: height and width in pixels.
+
+    Raises:
+        DataError: the part does not exist.
+    """
+
+    def __init__(self, part: str = "train", seed: int = 0, size: int = 64):
+        lengths = {"train": 1_000_000, "test": 100_000}
+        if part not in lengths:
+            raise DataError(f'The tabletop world has no part "{part}". Allowed: {", ".join(lengths)}.')
+        self.part, self.seed, self.size = part, seed, size
+        self._length = lengths[part]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def describe(self, index: int) -> tuple[Scene, str]:
+        """Return the scene and caption at an index, without rendering."""
+        index = operator.index(index)
+        if not 0 <= index < self._length:
+            raise IndexError(f"index {index} is outside part {self.part} of {self._length} pictures")
+        draw = Random(derive(self.seed, f"tabletop/{self.part}", index))
+        scene = draw_scene(draw)
+        return scene, caption(scene, draw)
+
+    def __getitem__(self, index: int) -> Picture:
+        scene, text = self.describe(index)
+        return Picture(render(scene, self.size), text, scene)
+
+    def render_many(self, indices: Iterable[int], processes: int = 1) -> tuple[np.ndarray, list[str], list[Scene]]:
+        """Render several pictures.
+
+        Args:
+            indices: which.
+            processes: how many processes render; the answer does not depend on it.
+
+        Returns:
+            Images uint8 [N, size, size, 3], captions, scenes, in the order of the indices.
+        """
+        wanted = [operator.index(index) for index in indices]
+        described = [self.describe(index) for index in wanted]
+        if processes > 1 and len(wanted) > 1:
+            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+                jobs = (scene for scene, _ in described)
+                images = list(pool.map(render, jobs, (self.size for _ in wanted), chunksize=64))
+        else:
+            images = [render(scene, self.size) for scene, _ in described]
+        stacked = np.stack(images) if images else np.zeros((0, self.size, self.size, 3), np.uint8)
+        return stacked, [text for _, text in described], [scene for scene, _ in described]
