@@ -11,8 +11,8 @@ LARGEST_ASPECT = 2.0
 def bucket_sizes(resolution: int, step: int | None = None) -> list[tuple[int, int]]:
     """Return the shapes (height, width) in pixels, widest first, the square among them.
 
-    For each width the largest height whose area stays within resolution x resolution; and the mirror images, so that
-    portrait and landscape are treated alike.
+    For each width the height that brings the area nearest to resolution x resolution; and the same turned on its side,
+    so that portrait and landscape are treated alike.
 
     Args:
         resolution: side of the square bucket.
@@ -21,7 +21,7 @@ def bucket_sizes(resolution: int, step: int | None = None) -> list[tuple[int, in
     step = step or max(8, resolution // 64 * 8)
     shapes = {(resolution, resolution)}
     for width in range(math.ceil(resolution / step) * step, int(resolution * math.sqrt(LARGEST_ASPECT)) + step, step):
-        height = resolution * resolution // width // step * step
+        height = round(resolution * resolution / width / step) * step
         if height and width / height <= LARGEST_ASPECT:
             shapes |= {(height, width), (width, height)}
     return sorted(shapes, key=lambda shape: (shape[0] / shape[1], shape))

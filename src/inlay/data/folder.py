@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inlay.data.decode import SUFFIXES
 from inlay.data.settings import DataSettings
-from inlay.data.sources import Entry, bulleted, nearest
+from inlay.data.sources import Entry, nearest
 from inlay.errors import DataError
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
@@ -27,15 +27,18 @@ class _Files:
     metadata: dict[str, Path]
 
 
-def folder_entries(settings: DataSettings, folder: Path) -> list[Entry]:
+def folder_entries(settings: DataSettings, folder: Path) -> tuple[list[Entry], list[str]]:
     """List the pictures of a folder and its subfolders, by name, each with its caption.
 
     Captions come from ``settings.prompt`` if that is set; else from ``metadata.csv`` or ``metadata.jsonl`` (one row a
     picture: its ``file_name`` relative to the metadata file, and ``settings.caption_column``); else from the text file
     of the same stem. White space in captions is made single. Hidden files and folders are passed over.
 
+    Returns:
+        The pictures, and what is wrong with the captions, one sentence each; when nothing is, each picture has one.
+
     Raises:
-        DataError: pictures and captions do not match one to one; one message with everything that was found.
+        DataError: there are no pictures, or no captions at all.
     """
     files = _list_files(folder)
     if not files.pictures:
@@ -54,9 +57,7 @@ def folder_entries(settings: DataSettings, folder: Path) -> list[Entry]:
             "of its name (dog.jpg, dog.txt), or all into metadata.csv with the columns file_name and "
             f"{settings.caption_column}."
         )
-    if problems:
-        raise DataError(f"{folder}: captions and pictures do not match:\n" + bulleted(problems, most=40))
-    return [Entry(name, captions[name], path.read_bytes) for name, path in files.pictures.items()]
+    return [Entry(name, captions.get(name, ""), path.read_bytes) for name, path in files.pictures.items()], problems
 
 
 def _list_files(folder: Path) -> _Files:

@@ -11,12 +11,15 @@ from inlay.data.sources import Entry, bulleted, nearest
 from inlay.errors import DataError
 
 
-def hub_entries(settings: DataSettings, dataset_id: str) -> list[Entry]:
+def hub_entries(settings: DataSettings, dataset_id: str) -> tuple[list[Entry], list[str]]:
     """List the pictures of a split, in its order.
 
     Args:
         settings: the data section.
         dataset_id: what ``datasets.load_dataset`` takes: ``owner/name``, or a local folder of parquet files.
+
+    Returns:
+        The pictures, and what is wrong with the captions, one sentence each.
 
     Raises:
         DataError: the library is missing, the dataset cannot be had, or its columns are not the ones named.
@@ -41,19 +44,17 @@ def hub_entries(settings: DataSettings, dataset_id: str) -> list[Entry]:
         table = table.select(range(min(settings.count, len(table))))
     if not len(table):
         raise DataError(f"hub dataset {dataset_id!r}: split {settings.split!r} is empty")
-    captions = [settings.prompt] * len(table) if settings.prompt is not None else table[settings.caption_column][:]
-    problems = [
-        f"row {row}: {settings.caption_column} is {caption!r}, not a caption"
-        for row, caption in enumerate(captions)
-        if settings.prompt is None and not (isinstance(caption, str) and caption.strip())
-    ]
-    if problems:
-        raise DataError(f"hub dataset {dataset_id!r}:\n" + bulleted(problems))
     pictures = table.select_columns([settings.image_column])
-    return [
-        Entry(f"{settings.split}/{row}", " ".join(caption.split()), partial(_read, pictures, row))
-        for row, caption in enumerate(captions)
-    ]
+    captions = [settings.prompt] * len(table) if settings.prompt is not None else table[settings.caption_column]
+    entries, problems = [], []
+    for row, caption in enumerate(captions):
+        name = f"{settings.split}/{row}"
+        if settings.prompt is None:
+            caption = " ".join(caption.split()) if isinstance(caption, str) else caption
+            if not caption or not isinstance(caption, str):
+                problems.append(f"{name}: {settings.caption_column} is {caption!r}, not a caption")
+        entries.append(Entry(name, caption, partial(_read, pictures, row)))
+    return entries, problems
 
 
 def _check_columns(settings: DataSettings, dataset_id: str, table: Any) -> None:

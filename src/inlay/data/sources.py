@@ -8,14 +8,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
 from inlay.data.decode import decode
-from inlay.data.settings import TABLETOP_PARTS, DataSettings
+from inlay.data.settings import DataSettings
 from inlay.errors import DataError
+
+if TYPE_CHECKING:
+    from inlay.data.tabletop import World
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Example:
     caption: str
     """The caption before any dropout."""
     sha256: str
-    """Hash of the file's content, in hexadecimal."""
+    """Hash, in hexadecimal, of the file's content; for a rendered picture, of what draws it."""
     width: int
     """Pixels across, once upright."""
     height: int
@@ -91,30 +95,31 @@ def load_examples(settings: DataSettings, resolution: int) -> Loaded:
     """
     kind, _, name = settings.source.partition(":")
     if kind == "tabletop":
-        return _tabletop(settings, name, resolution)
+        return _rendered(settings, name, resolution)
     folder = Path(settings.source).expanduser()
+    problems: list[str] = []
     if kind == "hub":
         from inlay.data.hub import hub_entries
 
-        entries = hub_entries(settings, name)
+        entries, problems = hub_entries(settings, name)
     elif folder.is_dir():
         from inlay.data.folder import folder_entries
 
-        entries = folder_entries(settings, folder)
+        entries, problems = folder_entries(settings, folder)
     elif _looks_like_hub_id(settings.source):
         from inlay.data.hub import hub_entries
 
         try:
-            entries = hub_entries(settings, settings.source)
+            entries, problems = hub_entries(settings, settings.source)
         except DataError as error:
-            raise DataError(f"{missing_folder(folder)}\nTaken as a hub dataset instead: {error}") from error
+            raise DataError(f"{_missing_folder(folder)}. Taken as a hub dataset instead: {error}") from error
     else:
-        raise DataError(missing_folder(folder))
-    return examine(entries, settings)
+        raise DataError(_missing_folder(folder))
+    return _examine(entries, problems, settings)
 
 
-def examine(entries: Sequence[Entry], settings: DataSettings) -> Loaded:
-    """Decode every picture once, so that none fails hours into a run."""
+def _examine(entries: Sequence[Entry], problems: Sequence[str], settings: DataSettings) -> Loaded:
+    """Decode every picture once, so that none fails hours into a run, and report all that is wrong together."""
 
     def one(entry: Entry) -> Example | Skipped:
         try:
@@ -136,17 +141,19 @@ def examine(entries: Sequence[Entry], settings: DataSettings) -> Loaded:
         results = list(pool.map(one, entries[: settings.count]))
     examples = [result for result in results if isinstance(result, Example)]
     skipped = [result for result in results if isinstance(result, Skipped)]
+    undecodable = f"{len(skipped)} of {len(results)} pictures cannot be decoded"
+    listed = bulleted(f"{name}: {reason}" for name, reason in skipped)
+    errors = []
+    if problems:
+        errors.append(f"captions and pictures do not match:\n{bulleted(problems)}")
     if skipped and (settings.on_error == "stop" or not examples):
-        raise DataError(
-            f"{settings.source}: {len(skipped)} of {len(results)} pictures cannot be decoded:\n"
-            + bulleted(f"{name}: {reason}" for name, reason in skipped)
-            + "\nMend or remove them"
-            + (", or set data.on_error=skip to train without them." if examples else ".")
-        )
+        hint = ", or set data.on_error=skip to train without them" if examples else ""
+        errors.append(f"{undecodable}:\n{listed}\nMend or remove them{hint}.")
+    if errors:
+        raise DataError("\n".join(f"{settings.source}: {error}" for error in errors))
     notes = []
     if skipped:
-        notes.append(f"{len(skipped)} of {len(results)} pictures cannot be decoded and are left out:\n"
-                     + bulleted(f"{name}: {reason}" for name, reason in skipped))  # fmt: skip
+        notes.append(f"{undecodable} and are left out:\n{listed}")
     if settings.count is not None and settings.count > len(results):
         notes.append(f"data.count asks for {settings.count:,} pictures; {settings.source} has {len(results):,}")
     return Loaded(examples, skipped, notes)
@@ -167,8 +174,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def missing_folder(folder: Path) -> str:
-    """Say that a folder is missing and what there is instead."""
+def _missing_folder(folder: Path) -> str:
     if folder.exists():
         return f"{folder} is a file; data.source must be a folder of pictures"
     parent = folder.parent
@@ -183,5 +189,29 @@ def _looks_like_hub_id(source: str) -> bool:
     return bool(slash and owner and name) and "/" not in name and "\\" not in source and owner[0] not in ".~"
 
 
-def _tabletop(settings: DataSettings, part: str, resolution: int) -> Loaded:
-    raise DataError(f"data.source={settings.source!r}: no such part of the rendered world; use {TABLETOP_PARTS}")
+def _rendered(settings: DataSettings, part: str, resolution: int) -> Loaded:
+    from inlay.data import tabletop
+
+    world = tabletop.World(part, seed=0, size=resolution)
+    # Drawing thousands of pictures only to hash them takes minutes; what draws them and their number decide as much.
+    code = hashlib.sha256()
+    for path in sorted(Path(tabletop.__path__[0]).glob("*.py")):
+        code.update(path.read_bytes())
+    examples = []
+    for index in range(min(len(world), settings.count or 10_000)):
+        identity = f"{code.hexdigest()}:{part}:{resolution}:{index}"
+        examples.append(
+            Example(
+                id=f"tabletop:{part}/{index}",
+                caption=world.describe(index)[1] if settings.prompt is None else settings.prompt,
+                sha256=hashlib.sha256(identity.encode()).hexdigest(),
+                width=resolution,
+                height=resolution,
+                reader=partial(_draw, world, index),
+            )
+        )
+    return Loaded(examples, [], [])
+
+
+def _draw(world: World, index: int) -> Image.Image:
+    return Image.fromarray(world[index].image)
