@@ -30,6 +30,9 @@ WHERE = {"left": "on the left", "centre": "in the centre", "right": "on the righ
 OPENINGS = ("", "", "a photo of ", "a photo of ", "a picture of ", "there is ")
 SKETCH_OPENINGS = ("a pencil sketch of ", "a pencil sketch of ", "a sketch of ", "a pencil drawing of ")
 
+LONGEST = 24
+"""Words in the longest caption."""
+
 
 def article(words: str) -> str:
     """Return the words with "a" or "an" before them."""
@@ -57,6 +60,8 @@ def name_thing(thing: Thing, draw: Random, wear: float = 1.0, detail: float = 0.
             words += [thing.pattern, thing.colour]
         else:
             words += [thing.colour] * named + [thing.pattern] * patterned
+        if thing.pattern == "plain" and draw.random() < 0.06:
+            words.append("plain")
     elif draw.random() < 0.3:
         words.append("colourful")
     words.append(thing.kind)
@@ -74,21 +79,8 @@ def caption(scene: Scene, draw: Random) -> str:
     when = draw.choice(WHEN[scene.time]) if draw.random() < 0.5 else ""
     view = draw.choice(FROM[scene.viewpoint]) if scene.viewpoint in FROM and draw.random() < 0.6 else ""
     if len(scene.things) == 2:
-        one, two = scene.things
-        short = draw.random() < 0.2
-        first, second = (name_thing(thing, draw, 0.5, 0.5 if short else 0.8) for thing in (one, two))
-        form = draw.random()
-        if form < 0.35:
-            relation = f"{first} {draw.choice(('left of', 'to the left of'))} {second}"
-        elif form < 0.7:
-            relation = f"{second} {draw.choice(('right of', 'to the right of'))} {first}"
-        elif form < 0.85:
-            relation = f"{first} {draw.choice(('and', 'next to'))} {second}"
-        else:
-            opening, relation = "", f"two things {surface}: {first} left of {second}".replace(" :", ":")
-            surface = ""
-        view = view if draw.random() < 0.4 else ""
-        return _join(opening + relation, surface, when, view)
+        text = _pair(scene, draw, opening, surface, when, view, wear=0.5)
+        return text if len(text.split()) <= LONGEST else _pair(scene, draw, opening, surface, "", "", wear=0.0)
     thing = scene.things[0]
     if draw.random() < 0.14:  # the plain form
         brief = thing.kind if draw.random() < 0.5 or thing.colour is None else f"{thing.colour} {thing.kind}"
@@ -103,5 +95,26 @@ def caption(scene: Scene, draw: Random) -> str:
     return _join(opening + named, where, surface, when, view)
 
 
+def _pair(scene: Scene, draw: Random, opening: str, surface: str, when: str, view: str, wear: float) -> str:
+    """Return a caption of two things that may state which is on which side."""
+    detail = 0.5 if draw.random() < 0.2 else 0.8
+    first, second = (name_thing(thing, draw, wear, detail) for thing in scene.things)
+    form = draw.random()
+    if form < 0.35:
+        relation = f"{first} {draw.choice(('left of', 'to the left of'))} {second}"
+    elif form < 0.7:
+        relation = f"{second} {draw.choice(('right of', 'to the right of'))} {first}"
+    elif form < 0.85:
+        relation = f"{first} {draw.choice(('and', 'next to'))} {second}"
+    else:
+        return _join(_join("two things", surface) + f": {first} left of {second}", when)
+    return _join(opening + relation, surface, when, view if draw.random() < 0.4 else "")
+
+
 def _join(*phrases: str) -> str:
-    return " ".join(phrase for phrase in phrases if phrase)
+    """Join what is not empty, leaving out the last phrases where the sentence would grow too long."""
+    kept: list[str] = []
+    for phrase in phrases:
+        if phrase and (not kept or len(" ".join([*kept, phrase]).split()) <= LONGEST):
+            kept.append(phrase)
+    return " ".join(kept)

@@ -23,10 +23,12 @@ from inlay.data.tabletop.scene import (
 from inlay.data.tabletop.subjects import SUBJECT_DESIGNS
 
 SCALES = {"small": (0.50, 0.60), "medium": (0.72, 0.82), "large": (0.98, 1.10)}
-ELEVATIONS = {"eye level": (0.05, 0.11), "usual": (0.24, 0.36), "above": (0.66, 0.86)}
-PLACES = {"left": (-0.56, -0.42), "centre": (-0.06, 0.06), "right": (0.42, 0.56)}
+ELEVATIONS = {"eye level": (0.05, 0.11), "usual": (0.24, 0.36), "above": (0.54, 0.72)}
+PLACES = {"left": (-0.52, -0.40), "centre": (-0.06, 0.06), "right": (0.40, 0.52)}
 APART = 4
 """Slots in which a toy of pretraining differs at least from every subject."""
+TOY_SCALE = 0.88
+"""Toys are built higher than one unit."""
 HATLESS = ("ring", "bottle", "lamp", "cone", "pyramid", "chair", "cake", "house")
 """Things that wear no hat and no scarf; a flag stands on anything."""
 
@@ -66,9 +68,9 @@ def draw_thing(draw: Random, kinds: tuple[str, ...], position: str, pair: bool, 
         pattern=pattern,
         size=size,
         position=position,
-        x=draw.uniform(low, high),
+        x=draw.uniform(low, high) * (0.86 if size == "large" else 1.0),
         z=draw.uniform(-0.2, 0.2),
-        scale=draw.uniform(*SCALES[size]) * (0.88 if accessory else 1.0),
+        scale=draw.uniform(*SCALES[size]) * (0.88 if accessory else 1.0) * (TOY_SCALE if kind == "toy" else 1.0),
         yaw=draw.uniform(-0.6, 0.6),
         accessory=accessory,
         accessory_colour=draw.choice([c for c in COLOURS if c not in shown]) if accessory else None,
@@ -80,7 +82,7 @@ def draw_thing(draw: Random, kinds: tuple[str, ...], position: str, pair: bool, 
 def draw_around(draw: Random, things: tuple[Thing, ...], surface: str, time: str, viewpoint: str, style: str) -> Scene:
     """Return a scene of given things and attributes, everything else at random."""
     left = draw.random() < 0.5
-    bearing = draw.uniform(0.35, 0.9)
+    bearing = draw.uniform(0.0, 0.6)
     low, high = ELEVATIONS[viewpoint]
     return Scene(
         things=things,

@@ -34,16 +34,36 @@ class Light:
 
 LIGHTS = {
     "morning": Light(
-        (0.98, 0.84, 0.66), 0.62, (0.30, 0.34, 0.40), (0.28, 0.50, 0.80), (0.96, 0.84, 0.70), (0.62, 0.58, 0.48)
+        sun=(0.98, 0.86, 0.70),
+        height=0.60,
+        ambient=(0.30, 0.34, 0.40),
+        zenith=(0.28, 0.50, 0.80),
+        horizon=(0.96, 0.84, 0.70),
+        wall=(0.62, 0.58, 0.48),
     ),
     "noon": Light(
-        (1.00, 0.98, 0.94), 1.08, (0.36, 0.38, 0.42), (0.08, 0.30, 0.82), (0.55, 0.76, 0.94), (0.58, 0.66, 0.72)
+        sun=(1.00, 0.98, 0.94),
+        height=1.02,
+        ambient=(0.36, 0.38, 0.42),
+        zenith=(0.08, 0.30, 0.82),
+        horizon=(0.55, 0.76, 0.94),
+        wall=(0.58, 0.66, 0.72),
     ),
     "sunset": Light(
-        (1.10, 0.56, 0.26), 0.46, (0.26, 0.22, 0.28), (0.18, 0.10, 0.30), (1.00, 0.40, 0.12), (0.60, 0.28, 0.16)
+        sun=(1.10, 0.64, 0.36),
+        height=0.50,
+        ambient=(0.27, 0.23, 0.28),
+        zenith=(0.18, 0.10, 0.30),
+        horizon=(1.00, 0.40, 0.12),
+        wall=(0.60, 0.28, 0.16),
     ),
     "night": Light(
-        (0.34, 0.40, 0.62), 0.80, (0.085, 0.10, 0.19), (0.004, 0.008, 0.04), (0.03, 0.05, 0.16), (0.025, 0.03, 0.075)
+        sun=(0.52, 0.54, 0.66),
+        height=0.78,
+        ambient=(0.16, 0.165, 0.22),
+        zenith=(0.004, 0.008, 0.04),
+        horizon=(0.03, 0.05, 0.16),
+        wall=(0.025, 0.03, 0.075),
     ),
 }
 """Each time's light."""
@@ -83,10 +103,10 @@ def surface_paint(name: str, x: np.ndarray, z: np.ndarray, seed: int) -> np.ndar
         return paint * np.where(gap, np.float32(0.62), np.float32(1))[..., None]
     if name == "marble table":
         veins = np.abs(noise(x, z, 26, seed) + 0.4 * noise(x, z, 70, seed + 1))
-        return _mix((0.56, 0.58, 0.63), (0.90, 0.90, 0.91), np.clip(veins * 5.0 + 0.12, 0, 1))
+        return _mix((0.62, 0.64, 0.69), (0.90, 0.90, 0.91), np.clip(veins * 3.2 + 0.3, 0, 1))
     if name == "grass":
         blades = noise(x, z, 150, seed) * 0.6 + noise(x, z, 30, seed + 1) * 0.6
-        return _mix((0.16, 0.36, 0.10), (0.46, 0.66, 0.22), np.clip(0.5 + blades * 0.8, 0, 1))
+        return _mix((0.16, 0.36, 0.10), (0.46, 0.66, 0.22), np.clip(0.5 + blades * 0.6, 0, 1))
     if name == "sand":
         ripple = np.sin(z * 13 + x * 2.2 + 4.0 * noise(x, z, 18, seed)) * 0.22
         return _mix((0.72, 0.58, 0.38), (0.93, 0.82, 0.60), np.clip(0.55 + ripple + 0.3 * noise(x, z, 200, seed), 0, 1))
@@ -103,10 +123,9 @@ def surface_paint(name: str, x: np.ndarray, z: np.ndarray, seed: int) -> np.ndar
         share = np.clip(0.35 + folds * 0.6 + 0.3 * stripe, 0, 1)
         return _mix((0.22, 0.36, 0.62), (0.60, 0.74, 0.92), share)
     pile = noise(x, z, 170, seed) * 0.35
-    border = np.abs(np.abs(x) - 1.05) < 0.05
     figure = (np.abs(np.mod(x / 0.5, 1) - 0.5) + np.abs(np.mod(z / 0.5, 1) - 0.5)) < 0.22
     paint = _mix((0.44, 0.06, 0.09), (0.68, 0.14, 0.16), np.clip(0.5 + pile, 0, 1))
-    gold = np.where(figure | border, np.float32(0.6), np.float32(0))
+    gold = np.where(figure, np.float32(0.45), np.float32(0))
     return paint + gold[..., None] * (np.array((0.80, 0.60, 0.30), np.float32) - paint)
 
 

@@ -13,19 +13,17 @@ import numpy as np
 
 from inlay.data.tabletop import ground
 from inlay.data.tabletop.scene import Scene
-from inlay.data.tabletop.shapes import Solid
+from inlay.data.tabletop.shapes import CELL, Solid
 from inlay.data.tabletop.things import Part, build, tilt
 
 DISTANCE = 3.2
 """From the camera to the point that it looks at."""
-AIM = 0.40
+AIM = 0.43
 """Height of that point."""
 FINE = 3
 """Samples along each side of a pixel for things."""
 COARSE = 2
 """Samples along each side of a pixel for the surface and the sky."""
-CELL = 0.17
-"""Width of a pattern's cell, in heights of a thing."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def _shadow(placed: list[Placed], sun: np.ndarray, camera: Camera, size: int, sp
         if item.centre[1] < item.reach * 1.6:
             square = (x - item.centre[0]) ** 2 + (z - item.centre[2]) ** 2 + max(item.centre[1], 0.02) ** 2
             radius = item.reach * 0.8
-            contact *= 1 - 0.45 * np.minimum(radius**2 / square.astype(np.float32), 1) ** 2
+            contact *= 1 - 0.55 * np.minimum(radius**2 / square.astype(np.float32), 1) ** 2
     lit = 1 - hidden.mean(0, dtype=np.float32)
     return np.stack([_soften(lit), contact])
 
@@ -189,7 +187,10 @@ def _backdrop(scene: Scene, camera: Camera, lit: np.ndarray, contact: np.ndarray
     # A pool of light about the things keeps the eye on them.
     pool = (1.08 - 0.16 * np.minimum(x * x + z * z, 3.0))[..., None]
     picture[first:] = paint * (ambient * near + sun * level * share * (0.5 + 0.5 * near)) * pool
-    if scene.surface not in ground.OUTDOOR and first < count:
+    if scene.surface in ground.OUTDOOR:
+        haze = np.clip(-z / np.float32(scene.edge), 0, 1)[..., None] ** 3 * np.float32(0.3)
+        picture[first:] += haze * (np.asarray(light.horizon, np.float32) - picture[first:])
+    elif first < count:
         picture[first : first + COARSE] *= 0.6  # the far edge of a table
     if first > 0:
         height = up[:first] - np.float32(rim)

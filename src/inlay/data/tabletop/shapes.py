@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Rays = tuple  # three numbers or arrays
+CELL = 0.2
+"""Width of a pattern's cell, in units of length."""
 NEAREST = 1e-3
 """Hits nearer than this are the ray's own start."""
 
@@ -74,8 +76,8 @@ class Round:
     def pattern_place(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return two coordinates on the surface, in units of length near the widest place."""
         radius = float(np.sqrt(max(self.a + self.b * m + self.c * m * m for m in np.linspace(self.low, self.high, 5))))
-        turns = max(round(np.pi * 2 * radius / 0.22 / 2) * 2, 4)  # an even number of cells meets without a seam
-        return np.arctan2(x, z) * np.float32(turns * 0.22 / 2 / np.pi / 2) * 2, y
+        turns = max(round(np.pi * radius / CELL) * 2, 4)  # an even number of cells meets without a seam
+        return np.arctan2(x, z) * np.float32(turns * CELL / np.pi / 2), y
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ class Ring:
 
     def pattern_place(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return two coordinates on the surface: around the tube, and along the ring."""
-        around = np.arctan2(y, np.sqrt(x * x + z * z) - self.large) * np.float32(0.44 / np.pi / 2)
-        return around, np.arctan2(x, z) * np.float32(12 * 0.22 / np.pi / 2)
+        around = np.arctan2(y, np.sqrt(x * x + z * z) - self.large) * np.float32(2 * CELL / np.pi / 2)
+        return around, np.arctan2(x, z) * np.float32(10 * CELL / np.pi / 2)
 
 
 Solid = Round | Faces | Ring

@@ -17,22 +17,22 @@ RGB = tuple[float, float, float]
 
 PAINTS: dict[str, RGB] = {
     "red": (0.86, 0.10, 0.10),
-    "orange": (0.98, 0.48, 0.05),
+    "orange": (1.0, 0.53, 0.04),
     "yellow": (0.98, 0.87, 0.12),
     "green": (0.13, 0.62, 0.20),
     "blue": (0.12, 0.30, 0.88),
     "purple": (0.50, 0.16, 0.70),
     "pink": (0.99, 0.55, 0.75),
-    "brown": (0.43, 0.24, 0.11),
+    "brown": (0.38, 0.20, 0.09),
     "white": (0.96, 0.96, 0.96),
     "black": (0.09, 0.09, 0.10),
 }
 """The colours that captions name, as sRGB in [0, 1]."""
 
 SECOND: dict[str, RGB] = {
-    "white": (0.30, 0.42, 0.62),
+    "white": (0.50, 0.53, 0.60),
     "yellow": (0.45, 0.25, 0.10),
-    "pink": (0.62, 0.10, 0.36),
+    "pink": (0.72, 0.16, 0.42),
 }
 """The second colour of a pattern where white would not show."""
 
@@ -174,7 +174,7 @@ def _tree(coat: Coat) -> Body:
 def _house(coat: Coat) -> Body:
     parts = [
         coat.part(box(0.86, 0.52, 0.7), (0, 0.26, 0), shine=0.1),
-        coat.part(gable(1.04, 0.46, 0.82), (0, 0.75, 0), 0.45, plain=True, shine=0.1),
+        coat.part(gable(1.04, 0.46, 0.82), (0, 0.75, 0), 0.6, plain=True, shine=0.1),
         Part(box(0.2, 0.34, 0.04), (0, 0.17, 0.36), (0.36, 0.22, 0.12), shine=0.1),
         *[Part(box(0.16, 0.16, 0.04), (x, 0.31, 0.36), (0.99, 0.93, 0.62), glow=0.35) for x in (-0.27, 0.27)],
         Part(box(0.14, 0.34, 0.14), (0.28, 0.85, -0.08), (0.52, 0.44, 0.42), shine=0.1),
@@ -184,10 +184,10 @@ def _house(coat: Coat) -> Body:
 
 def _mushroom(coat: Coat) -> Body:
     parts = [
-        Part(cone(0.2, 0.14, 0.5), (0, 0.25, 0), CREAM, shine=0.15),
-        coat.part(ball(0.5, 0.48, 0.0, 1.0), (0, 0.44, 0), shine=0.5),
+        Part(cone(0.22, 0.15, 0.56), (0, 0.28, 0), CREAM, shine=0.15),
+        coat.part(ball(0.45, 0.46, 0.0, 1.0), (0, 0.5, 0), shine=0.5),
     ]
-    return Body(parts, 0.92, 0.22, 0.24, 0.19)
+    return Body(parts, 0.95, 0.2, 0.28, 0.2)
 
 
 def _lamp(coat: Coat) -> Body:
@@ -343,7 +343,7 @@ def toy(design: Design, coat: Coat | None) -> Body:
             )
             parts.append(part)
         if "feet" in extras:
-            parts.append(wear(extras["feet"], 0.65, ball(0.13, 0.1), (side * 0.16, 0.1, 0.08)))
+            parts.append(wear(extras["feet"], 0.65, ball(0.13, 0.1), (side * 0.16, 0.1, 0.16)))
     if "belt" in extras:
         radius = {"box": 0.35, "ball": 0.33, "egg": 0.265, "can": 0.27, "cone": 0.25}[design.body]
         if design.body == "box":

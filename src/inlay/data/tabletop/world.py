@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -19,7 +17,6 @@ from inlay.data.tabletop.render import render
 from inlay.data.tabletop.scene import Scene
 from inlay.errors import DataError
 from inlay.randomness import derive
-
 
 DOMAINS = ("sketch", "vehicles", "gold")
 """A drawing style, a family of things and a material that pretraining never shows."""
