@@ -118,3 +118,11 @@ def test_stratified_draws_lower_the_spread_of_the_batch_mean():
         return float(torch.stack([sampler.sample(generator, 8, SD).double().mean() for _ in range(300)]).std())
 
     assert spread(Uniform(stratified=True)) < spread(Uniform()) / 4
+
+
+def test_laplace_takes_the_nearest_log_snr():
+    log_snr = torch.tensor([4.0, 2.0, -1.0, -2.0], dtype=torch.float64)
+    path = Path.from_alphas_cumprod(log_snr.sigmoid())
+    for wanted, timestep in ((9, 0), (3.1, 0), (2.9, 1), (0.6, 1), (0.4, 2), (-1.4, 2), (-1.6, 3), (-9, 3)):
+        # The median draw is the mean of the distribution.
+        assert Laplace(mean=wanted).quantile(torch.tensor([0.5], dtype=torch.float64), path).tolist() == [timestep]

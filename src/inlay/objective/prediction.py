@@ -6,7 +6,7 @@ With noisy = alpha * clean + sigma * noise:
 * ``sample``: the clean sample, "x0" in publications;
 * ``v_prediction``: alpha * noise - sigma * clean on a variance-preserving path (Salimans and Ho 2022, arXiv
   2202.00512);
-* ``flow``: noise - clean on a rectified-flow path (Liu et al. 2023, arXiv 2209.03003).
+* ``flow``: noise - clean on a rectified-flow path (Liu et al. 2022, arXiv 2209.03003).
 """
 
 from typing import Literal
