@@ -128,7 +128,7 @@ def _captions_from_metadata(settings: DataSettings, files: _Files, problems: lis
     both = [name for name in files.texts if _stem(name) in stems]
     if both:
         problems.append(
-            f"captions in {', '.join(files.metadata)} and in {len(both)} text files ({both[0]}, ...); "
+            f"captions lie both in {', '.join(files.metadata)} and in text files ({', '.join(both[:3])}); "
             "keep one of the two"
         )
         return {}
