@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -79,22 +80,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Not standalone: typer then raises its usage errors instead of printing them, and returns exit codes.
         code = build_app(asked)(arguments or ["--help"], prog_name="inlay", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except InlayError as error:
         _report(type(error).__name__, str(error), as_json)
         return 2
     except typer.TyperException as error:
         command = f"inlay {asked}" if asked in VERBS else "inlay"
-        _report("UsageError", f"{error.format_message()} See `{command} --help`.", as_json)
+        message = error.format_message()
+        stop = "" if message.endswith((".", "?")) else "."
+        _report("UsageError", f"{message}{stop} See `{command} --help`.", as_json)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "inlay"):
+            return _fault(error, as_json)
+        message = f"the package {package!r} is not installed; `inlay doctor` says what is missing and how to get it"
+        _report("MissingPackage", message, as_json)
+        return 2
+    except (BrokenPipeError, SystemExit):  # into the second typer turns the first, where it sees it
+        # The reader left, as in `inlay methods | head -1`. What is still buffered goes nowhere, without complaint.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13  # as the shell reports SIGPIPE
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        traceback.print_exc()
-        message = f"this is a fault of inlay, please report it with the lines above: {error!r}"
-        _report(type(error).__name__, message, as_json)
-        return 1
+        return _fault(error, as_json)
+
+
+def _fault(error: Exception, as_json: bool) -> int:
+    traceback.print_exception(error)
+    _report(
+        type(error).__name__, f"this is a fault of inlay, please report it with the lines above: {error!r}", as_json
+    )
+    return 1
 
 
 def _report(kind: str, message: str, as_json: bool) -> None:

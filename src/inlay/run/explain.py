@@ -56,7 +56,7 @@ def _sentence(key: str, annotation: Any, item: Any) -> tuple[str, str]:
     if kind == "extra_forbidden":
         section, _, name = key.rpartition(".")
         keys = _keys(annotation)
-        return f"{key}: no such key; ", _nearest(name, keys) or f"{section or 'the run file'} knows {_list(keys)}"
+        return f"{key}: no such key; ", nearest(name, keys) or f"{section or 'the run file'} knows {_list(keys)}"
     if kind == "missing":
         return f"{key}: must be set", ""
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -167,12 +167,12 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def _choices(value: Any, options: Sequence[Any]) -> str:
-    nearest = _nearest(value, [str(option) for option in options])
-    return f"one of {_list(options)}" + (f" ({nearest})" if nearest else "")
+    question = nearest(value, [str(option) for option in options])
+    return f"one of {_list(options)}" + (f" ({question})" if question else "")
 
 
-def _nearest(value: Any, options: Iterable[str]) -> str:
-    """Return a question that proposes the nearest option, or nothing when none is near."""
+def nearest(value: Any, options: Iterable[str]) -> str:
+    """Return "did you mean ...?" with the nearest option, or nothing when none is near."""
     options = list(options)
     folded = {option.lower(): option for option in options}
     near = difflib.get_close_matches(str(value).lower(), folded, n=1, cutoff=0.55)
