@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -47,3 +50,9 @@ def test_a_bucket_step_without_buckets_is_refused():
 def test_a_bucket_step_beyond_the_resolution_is_refused():
     with pytest.raises(ValidationError, match="larger than resolution=64"):
         DataSettings(source="photos", buckets=True, bucket_step=128, resolution=64)
+
+
+def test_the_reference_page_lists_every_key():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "data.md").read_text(encoding="utf-8")
+    table = page.split("## Keys")[1].split("##")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(DataSettings.model_fields)
