@@ -1,0 +1,145 @@
+"""What a base is made of, known from its configuration files alone and built without weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inlay.base.locate import BUILT_IN, CONFIGS, Location
+from inlay.base.settings import BaseSettings
+from inlay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TEXT_WIDTH_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+"""A tensor of every Stable Diffusion 1.x and 2.x checkpoint; its second axis is the width of the text states."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The configurations of a Stable Diffusion 1.x or 2.x pipeline, as its files hold them."""
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text_encoder: dict[str, Any]
+    scheduler: dict[str, Any]
+
+    @property
+    def downscale(self) -> int:
+        """Pixels a side of one latent pixel."""
+        return 2 ** (len(self.vae["block_out_channels"]) - 1)
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the pictures that the base was trained on."""
+        return int(self.unet["sample_size"]) * self.downscale
+
+    @property
+    def prediction(self) -> str:
+        """What the denoiser predicts, by diffusers' name."""
+        return self.scheduler.get("prediction_type", "epsilon")
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """(tokens, width) of a prompt's text states."""
+        return int(self.text_encoder["max_position_embeddings"]), int(self.text_encoder["hidden_size"])
+
+    def build(self, part: str) -> nn.Module:
+        """Return one part (`unet`, `vae`, `text_encoder`) with weights as its class initialises them.
+
+        Inside ``torch.device("meta")`` it takes no memory.
+        """
+        if part == "text_encoder":
+            from transformers import CLIPTextConfig, CLIPTextModel
+
+            return CLIPTextModel(CLIPTextConfig(**self.text_encoder))
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+
+        model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
+        return model.from_config(getattr(self, part))
+
+    def meta(self) -> dict[str, nn.Module]:
+        """Return all parts on the meta device, frozen: shapes and counts without memory."""
+        import torch
+
+        with torch.device("meta"):
+            return {part: self.build(part).requires_grad_(False) for part in ("unet", "vae", "text_encoder")}
+
+    def alphas_cumprod(self) -> Tensor:
+        """Return the noise schedule [T], rescaled to zero terminal SNR where the scheduler says so."""
+        return make_scheduler(self.scheduler).alphas_cumprod
+
+
+def make_scheduler(config: dict[str, Any]) -> Any:
+    """Return the DDPM scheduler of a pipeline's scheduler configuration, which holds the noise schedule."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler.from_config({key: value for key, value in config.items() if not key.startswith("_")})
+
+
+def read_architecture(settings: BaseSettings, location: Location) -> Architecture:
+    """Read a base's configuration files and apply what ``settings`` states about them.
+
+    Raises:
+        ConfigError: the files are not those of a Stable Diffusion 1.x or 2.x pipeline.
+    """
+    folder = architecture_folder(settings, location)
+    configs = {part: _read_json(folder / relative) for part, relative in CONFIGS.items()}
+    found = configs["unet"].get("_class_name", "UNet2DConditionModel")
+    if found != "UNet2DConditionModel" or configs["unet"].get("addition_embed_type"):
+        raise ConfigError(
+            f"base.model={settings.model}: the denoiser is a {found}"
+            f"{' with added embeddings (SDXL)' if configs['unet'].get('addition_embed_type') else ''}; "
+            "allowed: the UNet2DConditionModel of Stable Diffusion 1.x and 2.x"
+        )
+    if settings.prediction != "auto":
+        configs["scheduler"]["prediction_type"] = settings.prediction
+    if settings.zero_terminal_snr != "auto":
+        configs["scheduler"]["rescale_betas_zero_snr"] = settings.zero_terminal_snr
+    return Architecture(**configs)
+
+
+def architecture_folder(settings: BaseSettings, location: Location) -> Path:
+    """Return the folder with the configuration files of a base."""
+    if location.kind != "checkpoint":
+        return location.path
+    if settings.architecture in BUILT_IN:
+        return BUILT_IN[settings.architecture]
+    if settings.architecture is not None:
+        folder = Path(settings.architecture).expanduser()
+        if not (folder / CONFIGS["unet"]).is_file():
+            raise ConfigError(
+                f"base.architecture={settings.architecture}: allowed are {', '.join(BUILT_IN)} and directories in "
+                "diffusers' layout"
+            )
+        return folder
+    from safetensors import safe_open
+
+    with safe_open(location.path, framework="pt") as file:
+        if TEXT_WIDTH_KEY not in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+            raise ConfigError(f"base.model={settings.model}: not a Stable Diffusion 1.x or 2.x checkpoint")
+        width = file.get_slice(TEXT_WIDTH_KEY).get_shape()[1]
+    for folder in BUILT_IN.values():
+        architecture = Architecture(**{part: _read_json(folder / relative) for part, relative in CONFIGS.items()})
+        if architecture.unet["cross_attention_dim"] != width:
+            continue
+        if architecture.prediction != "epsilon" and settings.prediction == "auto":
+            raise ConfigError(
+                f"base.model={settings.model}: a Stable Diffusion 2.x checkpoint does not say what it predicts; give "
+                "base.prediction=v_prediction (the 768-pixel models) or base.prediction=epsilon (the 512-pixel ones)"
+            )
+        return folder
+    raise ConfigError(
+        f"base.model={settings.model}: text states of width {width} belong to no built-in architecture; "
+        "give base.architecture"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable configuration: {error}") from None

@@ -1,0 +1,293 @@
+"""Stable Diffusion 1.x and 2.x: load, encode, predict, decode.
+
+Shapes: B pictures, 3 x H x W pixels in [-1, 1]; latents [B, C, h, w] already times the autoencoder's scaling factor;
+text states [B, L, D]; timesteps int64 [B].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from inlay.base.architecture import Architecture, architecture_folder, make_scheduler, read_architecture
+from inlay.base.locate import Location, locate, weight_files
+from inlay.base.settings import BaseSettings
+from inlay.errors import ConfigError
+from inlay.randomness import derive
+
+PARTS = ("unet", "vae", "text_encoder")
+
+
+class StableDiffusion:
+    """A frozen text-to-image model. Nothing in it requires a gradient until a method asks for one."""
+
+    def __init__(self, architecture: Architecture, components: dict[str, nn.Module], tokenizer: Any, name: str):
+        """Put together what :func:`load_base` has loaded."""
+        self.architecture = architecture
+        self.components = components
+        """The parts that methods may address: `unet`, `vae`, `text_encoder`."""
+        self.tokenizer = tokenizer
+        self.name = name
+        """As the user gave it."""
+        self.file_hash: str | None = None
+        """SHA-256 over the weights' files, None where the denoiser was initialised here."""
+        self.scheduler = make_scheduler(architecture.scheduler)
+        for module in components.values():
+            module.requires_grad_(False).eval()
+
+    @property
+    def unet(self) -> Any:
+        """The denoiser."""
+        return self.components["unet"]
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder."""
+        return self.components["vae"]
+
+    @property
+    def text_encoder(self) -> Any:
+        """The text encoder."""
+        return self.components["text_encoder"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser lies."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def prediction(self) -> str:
+        """What the denoiser predicts, by diffusers' name."""
+        return self.architecture.prediction
+
+    @property
+    def scaling_factor(self) -> float:
+        """Factor from the autoencoder's latents to the denoiser's."""
+        return float(self.vae.config.scaling_factor)
+
+    def to(self, device: torch.device | str) -> StableDiffusion:
+        """Move all parts and return self."""
+        for module in self.components.values():
+            module.to(device)
+        return self
+
+    def cast(self, dtype: torch.dtype) -> StableDiffusion:
+        """Cast the frozen weights of denoiser and text encoder; the autoencoder stays in float32.
+
+        Stable Diffusion's autoencoders overflow in half precision, and latents are encoded once anyway.
+        """
+        for part in ("unet", "text_encoder"):
+            self.components[part].to(dtype)
+        return self
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels => mean and standard deviation of the posterior over latents, each float32 [B, C, h, w]."""
+        vae = self.vae
+        reference = next(vae.parameters())
+        posterior = vae.encode(pixels.to(reference.device, reference.dtype)).latent_dist
+        return posterior.mean.float() * self.scaling_factor, posterior.std.float() * self.scaling_factor
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Return token ids, int64 [B, L], padded and cut to the text encoder's length."""
+        return self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.architecture.text_shape[0],
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+
+    def overlong(self, prompts: Sequence[str]) -> list[str]:
+        """Return those prompts of which the text encoder would not see the end."""
+        limit = self.architecture.text_shape[0]
+        lengths = [len(ids) for ids in self.tokenizer(list(prompts)).input_ids]
+        return [prompt for prompt, length in zip(prompts, lengths, strict=True) if length > limit]
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts => text states [B, L, D], the last hidden state after the final layer norm."""
+        return self.text_encoder(self.tokenize(prompts).to(self.device))[0]
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
+        """Return the denoiser's prediction [B, C, h, w] for noisy latents under text states."""
+        dtype = self.unet.dtype
+        return self.unet(noisy.to(dtype), timesteps, states.to(dtype), return_dict=False)[0]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents => pixels float32 [B, 3, H, W] in [-1, 1]."""
+        reference = next(self.vae.parameters())
+        scaled = latents.to(reference.device, reference.dtype) / self.scaling_factor
+        return self.vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Switch dropout off inside a ``with`` block."""
+        before = {part: module.training for part, module in self.components.items()}
+        for module in self.components.values():
+            module.eval()
+        try:
+            yield
+        finally:
+            for part, module in self.components.items():
+                module.train(before[part])
+
+    def save_pipeline(self, directory: Path) -> None:
+        """Write everything as a diffusers ``StableDiffusionPipeline`` directory."""
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        keep = {key: value for key, value in self.architecture.scheduler.items() if not key.startswith("_")}
+        scheduler = DDIMScheduler.from_config({"clip_sample": False, "set_alpha_to_one": False, **keep})
+        pipeline = StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=scheduler,
+            safety_checker=None,  # pyright: ignore[reportArgumentType]
+            feature_extractor=None,  # pyright: ignore[reportArgumentType]
+            requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(directory, safe_serialization=True)
+
+
+def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, seed: int = 0) -> StableDiffusion:
+    """Load a base's weights in float32 on the CPU.
+
+    Args:
+        settings: the base section.
+        scratch: configuration of a denoiser to initialise instead of loading one; keys of ``UNet2DConditionModel``.
+        seed: decides the initialisation of a denoiser from scratch.
+
+    Raises:
+        ConfigError: the base is not found, incomplete, or not a Stable Diffusion 1.x or 2.x model.
+    """
+    location = locate(settings, weights=True)
+    architecture = read_architecture(settings, location)
+    if scratch is not None:
+        architecture = with_denoiser(architecture, scratch)
+    if location.kind == "checkpoint":
+        components, files = _load_checkpoint(settings, location, architecture)
+    else:
+        components, files = {}, []
+        for part in PARTS if scratch is None else ("vae", "text_encoder"):
+            found = weight_files(location.path, part)
+            files += found
+            components[part] = _load_part(architecture, part, found)
+    if scratch is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "denoiser"))
+            components["unet"] = architecture.build("unet")
+    base = StableDiffusion(architecture, components, _load_tokenizer(settings, location), settings.model)
+    base.file_hash = hash_files(files)
+    return base
+
+
+def with_denoiser(architecture: Architecture, config: dict[str, Any]) -> Architecture:
+    """Return the architecture with another denoiser, fitted to its latents and text states."""
+    channels = architecture.vae["latent_channels"]
+    fitted = {"in_channels": channels, "out_channels": channels, "cross_attention_dim": architecture.text_shape[1]}
+    return Architecture(
+        {"_class_name": "UNet2DConditionModel", **config, **fitted},
+        architecture.vae,
+        architecture.text_encoder,
+        architecture.scheduler,
+    )
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """Return the SHA-256 over the SHA-256 of each file, in order."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _load_part(architecture: Architecture, part: str, files: Sequence[Path]) -> nn.Module:
+    with torch.device("meta"):
+        module = architecture.build(part)
+    state: dict[str, Tensor] = {}
+    for file in files:
+        state |= load_file(file)
+    _fill(module, state, f"{files[0].parent}")
+    return module
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Give a module from the meta device its weights in float32, refusing what does not fit."""
+    expected = module.state_dict()
+    if not any(key.startswith("text_model.") for key in expected):
+        state = {key.removeprefix("text_model."): value for key, value in state.items()}
+    # Older files hold position indices, which are no weights; CLIPTextModel has no projection.
+    state = {key: value for key, value in state.items() if not key.endswith("position_ids")}
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    unexpected = [key for key in unexpected if key != "text_projection.weight"]
+    wrong = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected.keys() & state.keys()
+        if state[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or wrong:
+        parts = [("missing", missing), ("not expected", unexpected), ("of another shape", sorted(wrong))]
+        said = "; ".join(f"{len(keys)} {what}, such as {keys[0]}" for what, keys in parts if keys)
+        raise ConfigError(f"{where}: the weights do not fit the configuration: {said}")
+    module.load_state_dict({key: state[key].to(torch.float32) for key in expected}, assign=True)
+    _restore_buffers(module)
+
+
+def _restore_buffers(module: nn.Module) -> None:
+    """Recompute buffers that files do not hold and the meta device therefore left empty."""
+    for submodule in module.modules():
+        for name, buffer in submodule.named_buffers(recurse=False):
+            if not buffer.is_meta:
+                continue
+            if name != "position_ids":
+                raise ConfigError(f"{type(submodule).__name__}.{name} cannot be restored; this is not a known base")
+            setattr(submodule, name, torch.arange(buffer.shape[-1]).expand(buffer.shape).clone())
+
+
+def _load_checkpoint(
+    settings: BaseSettings, location: Location, architecture: Architecture
+) -> tuple[dict[str, nn.Module], list[Path]]:
+    """Read one file in the layout of the original Stable Diffusion code."""
+    from diffusers.loaders import single_file_utils as layout
+
+    state = load_file(location.path)
+    if "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight" in state:
+        text = layout.convert_ldm_clip_checkpoint(state)
+    else:
+        text = layout.convert_open_clip_checkpoint(architecture.build("text_encoder"), state)
+    states = {
+        "unet": layout.convert_ldm_unet_checkpoint(dict(state), dict(architecture.unet)),
+        "vae": layout.convert_ldm_vae_checkpoint(dict(state), dict(architecture.vae)),
+        "text_encoder": text,
+    }
+    components = {}
+    for part, converted in states.items():
+        with torch.device("meta"):
+            module = architecture.build(part)
+        _fill(module, converted, f"{location.path} ({part})")
+        components[part] = module
+    return components, [location.path]
+
+
+def _load_tokenizer(settings: BaseSettings, location: Location) -> Any:
+    from transformers import CLIPTokenizer
+
+    folder = architecture_folder(settings, location) / "tokenizer"
+    source = settings.tokenizer or (str(folder) if folder.is_dir() else "openai/clip-vit-large-patch14")
+    try:
+        return CLIPTokenizer.from_pretrained(source)
+    except Exception as error:  # transformers raises many kinds, the hub's among them
+        raise ConfigError(
+            f"base.model={settings.model}: no tokenizer at {source} ({type(error).__name__}); "
+            "give base.tokenizer, a directory with vocab.json and merges.txt"
+        ) from None

@@ -1,0 +1,113 @@
+"""What every tuning method is: a frozen description (:class:`Method`) and its live handle (:class:`Attachment`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from inlay.errors import ArtifactError
+from inlay.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Method(Settings, ABC):
+    """A tuning method and its settings, as a run file states them.
+
+    A concrete method adds ``name: Literal["..."]``, its settings with a docstring each, and :meth:`attach`.
+    """
+
+    result: ClassVar[Literal["adapter", "pipeline"]]
+    """What a run hands back: a small file beside the base, or the whole tuned model."""
+    learning_rate: ClassVar[float]
+    """Default of ``train.learning_rate`` under this method."""
+
+    @abstractmethod
+    def attach(self, components: Mapping[str, nn.Module]) -> Attachment:
+        """Set the trainable parts into a base.
+
+        Args:
+            components: the base's frozen parts by name, `unet` among them; on any device, the meta device too.
+
+        Returns:
+            The handle. Its parameters are float32 and require gradients; everything else stays frozen.
+
+        Raises:
+            TargetError: the base lacks what the settings address; the base is then as it was.
+        """
+
+
+class Attachment(ABC):
+    """A method set into a base. It owns its parameters by identity."""
+
+    method: Method
+
+    @property
+    @abstractmethod
+    def components(self) -> frozenset[str]:
+        """The parts whose output it changes: what lies before none of them may be computed once and cached."""
+
+    @abstractmethod
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the owned parameters by their names in :meth:`state`."""
+
+    @abstractmethod
+    def disabled(self) -> AbstractContextManager[None]:
+        """Return a context inside which the base computes as without the method, bit for bit."""
+
+    @abstractmethod
+    def merge(self) -> None:
+        """Fold what was learned into the base's own weights and detach. There is no way back.
+
+        Raises:
+            TargetError: the method cannot be expressed in the base's weights.
+        """
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Take the method out. The base is then what it was before :meth:`Method.attach`, bit for bit."""
+
+    @abstractmethod
+    def metadata(self) -> dict[str, str]:
+        """Return what readers of the saved file need to know beside the tensors, for its header."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the owned tensors as they are saved; the live ones, not copies."""
+        return {name: parameter.detach() for name, parameter in self.parameters().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over saved tensors.
+
+        Raises:
+            ArtifactError: names or shapes differ; nothing has changed then.
+        """
+        import torch
+
+        own = self.parameters()
+        expected = {name: tuple(parameter.shape) for name, parameter in own.items()}
+        found = {name: tuple(value.shape) for name, value in state.items()}
+        if expected != found:
+            raise ArtifactError(f"the saved {self.method.name} does not fit here: {_difference(expected, found)}")  # pyright: ignore[reportAttributeAccessIssue]
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+
+
+def _difference(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    shapes = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
+    said = []
+    if missing:
+        said.append(f"{len(missing)} tensors are missing, such as {missing[0]}")
+    if surplus:
+        said.append(f"{len(surplus)} are not expected, such as {surplus[0]}")
+    if shapes:
+        first = shapes[0]
+        said.append(f"{len(shapes)} have another shape, such as {first}: {found[first]}, here {expected[first]}")
+    return "; ".join(said)
+
+

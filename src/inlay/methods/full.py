@@ -1,0 +1,107 @@
+"""Full tuning: train the base's own weights, all of them or chosen parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from inlay.errors import TargetError
+from inlay.methods.contract import Attachment, Method
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Full(Method):
+    """Train the base's own weights: the whole denoiser, or the parameters that a pattern chooses."""
+
+    name: Literal["full"] = "full"
+    components: Annotated[tuple[Literal["unet", "text_encoder"], ...], Field(min_length=1)] = ("unet",)
+    """Which parts of the base train."""
+    parameters: str | None = None
+    r"""Regular expression that a parameter's name must contain, for instance `attn2\.to_[kv]` for the keys and values
+    of cross-attention as in Custom Diffusion (arXiv 2212.04488), or `norm`. By default all."""
+
+    result: ClassVar[Literal["adapter", "pipeline"]] = "pipeline"
+    learning_rate: ClassVar[float] = 1e-5
+
+    @field_validator("parameters")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+    def attach(self, components: Mapping[str, nn.Module]) -> FullAttachment:
+        """Let the chosen parameters train, keeping a copy of them for :meth:`FullAttachment.detach`."""
+        chosen: dict[str, nn.Parameter] = {}
+        for component in self.components:
+            for name, parameter in components[component].named_parameters():
+                if self.parameters is None or re.search(self.parameters, name):
+                    chosen[f"{component}.{name}"] = parameter
+        if not chosen:
+            example = next(iter(dict(components[self.components[0]].named_parameters())))
+            raise TargetError(
+                f"method.parameters={self.parameters!r} is found in no parameter name of {', '.join(self.components)}; "
+                f"names look like {example}"
+            )
+        return FullAttachment(self, chosen)
+
+
+class FullAttachment(Attachment):
+    """Base weights that train. A copy of the originals stays in their own precision on the CPU."""
+
+    def __init__(self, method: Full, chosen: dict[str, nn.Parameter]):
+        """Take ownership of parameters; they become float32, so that small updates are not rounded away."""
+        import torch
+
+        self.method = method
+        self._chosen = chosen
+        self._originals: dict[str, Tensor] = {}
+        for name, parameter in chosen.items():
+            self._originals[name] = parameter.detach().to("cpu" if not parameter.is_meta else "meta", copy=True)
+            parameter.data = parameter.data.to(torch.float32)
+            parameter.requires_grad_(True)
+
+    @property
+    def components(self) -> frozenset[str]:
+        return frozenset(name.partition(".")[0] for name in self._chosen)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self._chosen)
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        tuned = {name: parameter.data for name, parameter in self._chosen.items()}
+        self._restore()
+        try:
+            yield
+        finally:
+            for name, parameter in self._chosen.items():
+                parameter.data = tuned[name]
+
+    def merge(self) -> None:
+        for parameter in self._chosen.values():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        self._chosen = {}
+        self._originals = {}
+
+    def detach(self) -> None:
+        self._restore()
+        self.merge()
+
+    def metadata(self) -> dict[str, str]:
+        return {}
+
+    def _restore(self) -> None:
+        for name, parameter in self._chosen.items():
+            parameter.data = self._originals[name].to(parameter.device)

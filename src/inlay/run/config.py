@@ -1,0 +1,173 @@
+"""The run file: everything that decides what a run does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from inlay.base.settings import BaseSettings
+from inlay.data.settings import DataSettings
+from inlay.methods import METHODS, Full, Method
+from inlay.objective.settings import Objective
+from inlay.run.load import config_hash
+from inlay.settings import Settings
+from inlay.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    AnyMethod = Method
+else:
+    AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]
+
+
+def _short(key: str) -> BeforeValidator:
+    """Let a section be given by its most important setting alone: `base: tabletop`, `method: lora`."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class PreviewSettings(Settings):
+    """Pictures drawn before, during and after training, always from the same noise."""
+
+    prompts: tuple[str, ...] | None = None
+    """What to draw; by default the instance prompt or up to four of the captions."""
+    pictures: Annotated[int, Field(ge=1)] = 4
+    """Pictures a prompt."""
+    every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between previews during training; null for none but before and after."""
+    steps: Annotated[int, Field(ge=1)] = 25
+    """Calls of the denoiser a picture."""
+    guidance: Annotated[float, Field(ge=0)] = 7.0
+    """Scale of classifier-free guidance; 1 for none."""
+    negative_prompt: str = ""
+    """What guidance leads away from."""
+    seed: int = 0
+    """Of the initial noise."""
+
+
+class Denoiser(Settings):
+    """A text-conditional U-Net to train from scratch: arguments of diffusers' ``UNet2DConditionModel``.
+
+    Latent channels and text width follow from the base's autoencoder and text encoder.
+    """
+
+    sample_size: Annotated[int, Field(ge=1)]
+    """Side of the latents."""
+    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    """Width of each resolution level, finest first."""
+    down_block_types: tuple[Literal["CrossAttnDownBlock2D", "DownBlock2D"], ...]
+    """Kind of each level on the way down; the way up mirrors it."""
+    layers_per_block: Annotated[int, Field(ge=1)] = 2
+    """Residual (and transformer) blocks a level on the way down; one more on the way up."""
+    attention_head_dim: Annotated[int, Field(ge=1)] = 8
+    """Number of attention heads: diffusers' name for it is historical."""
+    norm_num_groups: Annotated[int, Field(ge=1)] = 32
+    """Groups of the group norms; must divide every width."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Denoiser:
+        if len(self.down_block_types) != len(self.block_out_channels):
+            raise ValueError(
+                f"{len(self.block_out_channels)} block_out_channels but {len(self.down_block_types)} down_block_types"
+            )
+        uneven = [width for width in self.block_out_channels if width % self.norm_num_groups]
+        if uneven:
+            raise ValueError(f"norm_num_groups={self.norm_num_groups} does not divide block_out_channels {uneven}")
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments of ``UNet2DConditionModel`` apart from those that the base decides."""
+        up = {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}
+        return {
+            **self.model_dump(mode="json"),
+            "up_block_types": [up[kind] for kind in reversed(self.down_block_types)],
+        }
+
+
+class JobConfig(Settings, ABC):
+    """What tuning and pretraining have in common."""
+
+    base: Annotated[BaseSettings, _short("model")]
+    """The pretrained model."""
+    data: Annotated[DataSettings, _short("source")]
+    """Pictures and captions."""
+    objective: Objective = Objective()
+    """What a step minimises."""
+    train: TrainSettings
+    """How long and how to train."""
+    preview: PreviewSettings = PreviewSettings()
+    """Pictures to draw on the way."""
+    seed: int = 0
+    """Decides initialisation, order of the pictures, noise and timesteps."""
+    output: str | None = None
+    """The run directory; by default `runs/` and the run file's name."""
+
+    @property
+    @abstractmethod
+    def methods(self) -> tuple[Method, ...]:
+        """What is attached to the base, in order."""
+
+    @property
+    @abstractmethod
+    def scratch(self) -> dict[str, Any] | None:
+        """Configuration of a denoiser to initialise instead of the base's; None to keep that."""
+
+    @property
+    @abstractmethod
+    def learning_rate(self) -> float:
+        """The learning rate as it is used."""
+
+    def identity(self) -> str:
+        """Return the hash of all that decides the trained weights: the settings but those of output and logging."""
+        watching = {"checkpoint_every", "keep_checkpoints", "validate_every", "trackers"}
+        train = self.train.model_copy(update={name: None for name in watching})
+        return config_hash(self.model_copy(update={"output": None, "preview": PreviewSettings(), "train": train}))
+
+
+class RunConfig(JobConfig):
+    """A tuning run."""
+
+    method: Annotated[AnyMethod, _short("name")]
+    """How the base is tuned."""
+    stack: tuple[AnyMethod, ...] = ()
+    """Further methods that train beside it."""
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        return (self.method, *self.stack)
+
+    @property
+    def scratch(self) -> None:
+        return None
+
+    @property
+    def learning_rate(self) -> float:
+        return self.train.learning_rate or self.method.learning_rate
+
+    @model_validator(mode="after")
+    def _prediction_kept(self) -> RunConfig:
+        if self.objective.prediction not in ("auto", self.base.prediction):
+            raise ValueError(
+                f"objective.prediction={self.objective.prediction} would change what the base's output means, and no "
+                "saved adapter could say so; leave it at auto, or state what the base predicts in base.prediction"
+            )
+        return self
+
+
+class PretrainConfig(JobConfig):
+    """Training a denoiser from scratch between a base's frozen autoencoder and text encoder."""
+
+    denoiser: Denoiser
+    """The U-Net to train."""
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        return (Full(),)
+
+    @property
+    def scratch(self) -> dict[str, Any] | None:
+        return self.denoiser.config()
+
+    @property
+    def learning_rate(self) -> float:
+        return self.train.learning_rate or 1e-4

@@ -1,0 +1,158 @@
+"""A batch's losses: pictures and captions => latents and text states => noise => prediction => loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from inlay.base.stable_diffusion import StableDiffusion
+from inlay.data.cache import TensorCache
+from inlay.data.dataset import Batch, Dataset, Item
+from inlay.data.sources import Example
+from inlay.data.views import View, center_view, pixels
+from inlay.objective.loss import loss_per_sample
+from inlay.objective.path import Path
+from inlay.objective.settings import Objective
+from inlay.randomness import stream
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+VALIDATION_TIMESTEPS = 8
+"""Timesteps, evenly spread, at which the loss on held-out pictures is measured."""
+
+
+@dataclass
+class Diffusion:
+    """The objective of one run, bound to its base and its data.
+
+    A picture's latents are drawn from the autoencoder's posterior anew at every visit, from its cached mean and
+    standard deviation, so that caching changes nothing.
+    """
+
+    base: StableDiffusion
+    dataset: Dataset
+    objective: Objective
+    seed: int
+    tuned: frozenset[str]
+    """Parts of the base whose output training changes; nothing that depends on them is cached."""
+    _latents: TensorCache | None = field(init=False, default=None)
+    _states: TensorCache | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.path = Path.from_alphas_cumprod(self.base.scheduler.alphas_cumprod)
+        self.objective = self.objective.resolved(self.base.prediction)
+        self._weights = self.objective.weight_table(self.path)
+
+    def build_caches(self, progress: Progress) -> None:
+        """Encode every picture and caption once, as far as they stay the same."""
+        base, dataset = self.base, self.dataset
+        identity = f"{base.file_hash} {base.unet.dtype}"
+        if "vae" not in self.tuned and dataset.cacheable:
+            self._latents = TensorCache(f"latents 1 {base.file_hash}")
+            by_size: dict[tuple[int, int], dict[str, tuple[Example, View]]] = {}
+            for index, example in enumerate(dataset.examples):
+                for view in dataset.views(index):
+                    by_size.setdefault((view.height, view.width), {})[dataset.pixel_key(example, view)] = (example, view)
+            for example in dataset.validation:
+                view = center_view(example, dataset.size(example))
+                by_size.setdefault((view.height, view.width), {})[dataset.pixel_key(example, view)] = (example, view)
+            total, done = sum(map(len, by_size.values())), 0
+            for places in by_size.values():
+
+                def encode(keys: Sequence[str], places: dict[str, tuple[Example, View]] = places) -> dict[str, Tensor]:
+                    mean, std = base.encode_images(torch.stack([pixels(*places[key]) for key in keys]))
+                    return {"mean": mean, "std": std}
+
+                batch_size = max(1, min(64, 64 * 256**2 // next(iter(places.values()))[1].height ** 2 // 8))
+                self._latents.build(
+                    places, encode, batch_size, lambda now, _, done=done: progress("encoding pictures", done + now, total)
+                )
+                done += len(places)
+        if "text_encoder" not in self.tuned:
+            self._states = TensorCache(f"text states 1 {identity}")
+            captions = dict.fromkeys(
+                ["", *(example.caption for example in (*dataset.examples, *dataset.validation))], None
+            )
+
+            @torch.no_grad()
+            def read(texts: Sequence[str]) -> dict[str, Tensor]:
+                return {"states": base.encode_text(texts)}
+
+            self._states.build(
+                captions, read, batch_size=64, progress=lambda now, total: progress("encoding captions", now, total)
+            )
+
+    def losses(self, batch: Batch, step: int, part: slice) -> Tensor:
+        """Return the weighted losses of some of a batch's pictures, float32 [b], with a graph.
+
+        Noise and timesteps are drawn for the whole batch and then cut, so they do not depend on how it is spread over
+        processes and micro-batches.
+
+        Args:
+            batch: the whole batch of the step.
+            step: the optimizer step.
+            part: which of its pictures.
+        """
+        count = len(batch.items)
+        timesteps = self.objective.timesteps.sample(stream(self.seed, "timesteps", step), count, self.path)
+        clean, states = self._inputs(batch.items[part], stream(self.seed, "posterior", step), count, part)
+        noise = torch.randn((count, *clean.shape[1:]), generator=stream(self.seed, "noise", step))[part]
+        return self._loss(clean, noise, timesteps[part], states, self._weights)
+
+    @torch.no_grad()
+    def validation_loss(self) -> float | None:
+        """Return the mean unweighted loss on the held-out pictures at fixed noise and timesteps; None without any."""
+        if not self.dataset.validation:
+            return None
+        levels = torch.linspace(0, self.path.timesteps - 1, VALIDATION_TIMESTEPS + 2)[1:-1].long()
+        total = 0.0
+        for index, example in enumerate(self.dataset.validation):
+            item = Item(-1, center_view(example, self.dataset.size(example)), example.caption, index)
+            clean, states = self._inputs([item], stream(self.seed, "validation posterior", index), 1, slice(0, 1), [example])
+            noise = torch.randn(
+                (VALIDATION_TIMESTEPS, *clean.shape[1:]), generator=stream(self.seed, "validation noise", index)
+            )
+            wide = [tensor.expand(VALIDATION_TIMESTEPS, *tensor.shape[1:]) for tensor in (clean, states)]
+            losses = self._loss(wide[0], noise, levels, wide[1], torch.ones_like(self._weights))
+            total += losses.mean().item()
+        return total / len(self.dataset.validation)
+
+    def _loss(self, clean: Tensor, noise: Tensor, timesteps: Tensor, states: Tensor, weights: Tensor) -> Tensor:
+        prediction = self.objective.prediction
+        assert prediction != "auto"
+        noise = noise.to(clean.device)
+        noisy = self.path.add_noise(clean, noise, timesteps)
+        output = self.base.predict(noisy, timesteps.to(clean.device), states)
+        return loss_per_sample(output, self.path.target(prediction, clean, noise, timesteps), weights[timesteps])
+
+    def _inputs(
+        self,
+        items: Sequence[Item],
+        generator: torch.Generator,
+        count: int,
+        part: slice,
+        examples: Sequence[Example] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return latents [b, C, h, w] and text states [b, L, D] of some of ``count`` pictures on the base's device."""
+        if examples is None:
+            examples = [self.dataset.examples[item.example_index] for item in items]
+        keys = [self.dataset.pixel_key(example, item.view) for example, item in zip(examples, items, strict=True)]
+        if self._latents is not None:
+            posterior = self._latents.get(keys)
+            mean, std = posterior["mean"], posterior["std"]
+        else:
+            shown = [pixels(example, item.view) for example, item in zip(examples, items, strict=True)]
+            mean, std = self.base.encode_images(torch.stack(shown))
+        draw = torch.randn((count, *mean.shape[1:]), generator=generator)[part]
+        device = self.base.device
+        clean = mean.to(device) + std.to(device) * draw.to(device)
+        captions = [item.caption for item in items]
+        if self._states is not None:
+            states = self._states.get(captions)["states"].to(device)
+        else:
+            states = self.base.encode_text(captions)
+        return clean, states

@@ -1,0 +1,370 @@
+"""The training loop: steps, budget, checkpoints, a graceful stop. It knows no method and no model by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from inlay.errors import ArtifactError, TrainingError
+from inlay.randomness import derive
+from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from inlay.train.ema import EMA
+from inlay.train.schedules import multiplier
+from inlay.train.settings import TrainSettings
+
+SMOOTHING = 0.98
+"""Share of the old value in the smoothed loss that is shown."""
+
+
+class Losses(Protocol):
+    """What a step minimises, part by part."""
+
+    def __call__(self, step: int, part: slice) -> Tensor:
+        """Return the losses [b] of a part of step ``step``'s batch, with a graph."""
+        ...
+
+
+@dataclass
+class Progress:
+    """How far a run has come; handed to ``report`` after every step."""
+
+    step: int
+    total_steps: int | None
+    images_seen: int
+    seconds: float
+    """In the loop, over all sittings."""
+    loss: float
+    smoothed_loss: float
+    learning_rate: float
+    gradient_norm: float
+    seconds_left: float | None
+
+
+@dataclass
+class Outcome:
+    """What the loop did."""
+
+    steps: int
+    seconds: float
+    stopped: bool
+    """Whether Ctrl-C or SIGTERM ended it before its budget."""
+    smoothed_loss: float
+    resumed_from: int | None
+    peak_bytes: int
+    """Largest device memory in use, or on a CPU the largest resident size of the process."""
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    """(step, loss) on held-out pictures."""
+
+
+class Loop:
+    """Minimise losses over owned parameters.
+
+    Gradients are summed over micro-batches and processes and divided by the whole batch, so how a batch is spread
+    changes nothing but rounding. Everything random is drawn from (seed, purpose, step).
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        parameters: dict[str, nn.Parameter],
+        learning_rate: float,
+        seed: int,
+        images_per_epoch: int,
+        directory: Path,
+        accelerator: Accelerator,
+        run_hash: str,
+    ):
+        """Prepare optimizer and average.
+
+        Args:
+            settings: the train section.
+            parameters: what to train, by name, on its device, float32.
+            learning_rate: before the schedule.
+            seed: the run's seed.
+            images_per_epoch: pictures in an epoch.
+            directory: the run directory; trace and checkpoints go there.
+            accelerator: of the run.
+            run_hash: hash of the configuration and data that decide the result; a checkpoint of another is refused.
+
+        Raises:
+            TrainingError: the batch cannot be spread evenly over the processes and micro-batches.
+        """
+        self.settings = settings
+        self.parameters = parameters
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.directory = directory
+        self.accelerator = accelerator
+        self.run_hash = run_hash
+        self.total_steps = settings.total_steps(images_per_epoch)
+        pieces = accelerator.num_processes * settings.accumulate
+        if settings.batch_size % pieces:
+            raise TrainingError(
+                f"train.batch_size={settings.batch_size} cannot be spread over {accelerator.num_processes} processes x "
+                f"{settings.accumulate} micro-batches; give a multiple of {pieces}"
+            )
+        self.micro_batch = settings.batch_size // pieces
+        optimizer = settings.optimizer
+        self.optimizer = torch.optim.AdamW(
+            list(parameters.values()),
+            lr=learning_rate,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+            fused=True,
+        )
+        self.ema = EMA(parameters.values(), settings.ema.decay, settings.ema.warmup) if settings.ema else None
+        self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=settings.precision == "fp16")
+        self._stop = False
+
+    def run(
+        self,
+        losses: Losses,
+        names: Callable[[int, slice], Sequence[str]],
+        report: Callable[[Progress], None],
+        after_step: Callable[[int], None],
+        validate: Callable[[], float | None],
+    ) -> Outcome:
+        """Train until a budget is spent or the user stops.
+
+        Args:
+            losses: what to minimise.
+            names: the files of a part of a batch, for messages.
+            report: told the state after every step, on the main process.
+            after_step: called after every step with the steps done, on every process; draws previews.
+            validate: measures the loss on held-out pictures, None without any.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite; the parameters are those before the step.
+        """
+        step, seconds, smoothed, resumed_from = self._resume()
+        outcome = Outcome(step, seconds, False, smoothed, resumed_from, 0)
+        validate_every = self.settings.validate_every or max(1, (self.total_steps or 1000) // 10)
+        started = time.monotonic() - seconds
+        trace_path = self.directory / "trace.jsonl"
+        if self.accelerator.is_main_process:
+            _cut_trace(trace_path, step)
+        with (
+            self._graceful_stop(),
+            trace_path.open("a", encoding="utf-8") if self.accelerator.is_main_process else nullcontext() as trace,
+        ):
+            while not self._finished(step, time.monotonic() - started):
+                rate = self.learning_rate * self._multiplier(step, time.monotonic() - started)
+                loss, norm = self._step(step, rate, losses, names)
+                step += 1
+                smoothed = loss if step == 1 else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
+                seconds = time.monotonic() - started
+                entry: dict[str, Any] = {"step": step, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
+                entry["seconds"] = round(seconds, 4)
+                last = self._finished(step, seconds)
+                if step % validate_every == 0 or last:
+                    with self.averaged():
+                        value = validate()
+                    if value is not None:
+                        entry["validation_loss"] = value
+                        outcome.validation.append((step, value))
+                if trace is not None:
+                    trace.write(json.dumps(entry) + "\n")
+                    trace.flush()
+                    self.accelerator.log({key: value for key, value in entry.items() if key != "step"}, step=step)
+                    left = self._seconds_left(step, seconds)
+                    images = step * self.settings.batch_size
+                    report(
+                        Progress(step, self.total_steps, images, seconds, loss, smoothed, rate, norm, left)
+                    )
+                after_step(step)
+                outcome.stopped = self._stop_everywhere() and not last
+                every = self.settings.checkpoint_every
+                if outcome.stopped or (every and step % every == 0 and not last):
+                    self._save(step, seconds, smoothed)
+                if outcome.stopped:
+                    break
+        outcome.steps, outcome.seconds, outcome.smoothed_loss = step, seconds, smoothed
+        outcome.peak_bytes = peak_bytes(self.accelerator.device)
+        return outcome
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights in place inside a ``with`` block, where the run averages."""
+        with self.ema.swapped() if self.ema else nullcontext():
+            yield
+
+    def _step(
+        self, step: int, rate: float, losses: Losses, names: Callable[[int, slice], Sequence[str]]
+    ) -> tuple[float, float]:
+        settings, accelerator = self.settings, self.accelerator
+        total = torch.zeros((), device=accelerator.device)
+        share = self.micro_batch * settings.accumulate
+        for micro in range(settings.accumulate):
+            first = accelerator.process_index * share + micro * self.micro_batch
+            part = slice(first, first + self.micro_batch)
+            # Dropout inside methods draws from the global generator: seed it by what it is for.
+            torch.manual_seed(derive(self.seed, "step", step, first))
+            with accelerator.autocast():
+                values = losses(step, part)
+            loss = values.sum() / settings.batch_size
+            if not bool(torch.isfinite(loss.detach())):
+                bad = [n for n, v in zip(names(step, part), values.tolist(), strict=True) if not math.isfinite(v)]
+                raise TrainingError(
+                    f"the loss at step {step + 1} is not finite, for {', '.join(dict.fromkeys(bad))}; the weights are "
+                    "those before this step. Lower train.learning_rate, or look at these pictures"
+                )
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self._sum_over_processes(total)
+        self.scaler.unscale_(self.optimizer)
+        limit = settings.clip_norm if settings.clip_norm is not None else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
+        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
+            raise TrainingError(
+                f"the gradient at step {step + 1} is not finite though the loss is {total.item():.4g}, for "
+                f"{', '.join(dict.fromkeys(names(step, slice(0, settings.batch_size))))}; lower train.learning_rate"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update()
+        return total.item(), norm.item()
+
+    def _sum_over_processes(self, total: Tensor) -> None:
+        """Add up gradients and loss over processes, in one message."""
+        if self.accelerator.num_processes == 1:
+            return
+        grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        flat = torch.cat([total.reshape(1), *(grad.reshape(-1) for grad in grads)])
+        flat = self.accelerator.reduce(flat, "sum")
+        assert isinstance(flat, Tensor)
+        total.copy_(flat[0])
+        for grad, piece in zip(grads, flat[1:].split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(piece.view_as(grad))
+
+    def _finished(self, step: int, seconds: float) -> bool:
+        if self.total_steps is not None and step >= self.total_steps:
+            return True
+        if self.settings.minutes is None:
+            return False
+        spent = torch.tensor([seconds], device=self.accelerator.device, dtype=torch.float32)
+        if self.accelerator.num_processes > 1:
+            spent = self.accelerator.reduce(spent, "mean")  # processes must agree on when to end
+        return float(spent) >= self.settings.minutes * 60
+
+    def _multiplier(self, step: int, seconds: float) -> float:
+        progress = None
+        if self.settings.minutes is not None:
+            progress = seconds / (self.settings.minutes * 60)
+            if self.total_steps is not None:
+                progress = max(progress, step / self.total_steps)
+        return multiplier(self.settings.schedule, step, self.total_steps, progress)
+
+    def _seconds_left(self, step: int, seconds: float) -> float | None:
+        left = []
+        if self.total_steps is not None:
+            left.append(seconds / step * (self.total_steps - step))
+        if self.settings.minutes is not None:
+            left.append(self.settings.minutes * 60 - seconds)
+        return min(left, default=None)
+
+    def _save(self, step: int, seconds: float, smoothed: float) -> None:
+        if self.accelerator.is_main_process:
+            tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
+            if self.ema:
+                tensors |= {f"average.{name}": value for name, value in self.ema.state().items()}
+            save_checkpoint(
+                self.directory / "checkpoints",
+                step,
+                tensors,
+                {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()},
+                {"seconds": seconds, "smoothed_loss": smoothed, "run_hash": self.run_hash},
+                self.settings.keep_checkpoints,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> tuple[int, float, float, int | None]:
+        found = checkpoints(self.directory / "checkpoints")
+        if not found:
+            return 0, 0.0, 0.0, None
+        tensors, optimizer, facts = load_checkpoint(found[-1])
+        if facts["run_hash"] != self.run_hash:
+            raise ArtifactError(
+                f"{found[-1]} belongs to a run with other data or another base; give another `output`, or bring back "
+                "the pictures and base that the run began with"
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"parameter.{name}"])
+        if self.ema:
+            self.ema.load(
+                {n.removeprefix("average."): v for n, v in tensors.items() if n.startswith("average.")}
+            )
+        self.optimizer.load_state_dict(optimizer["optimizer"])
+        self.scaler.load_state_dict(optimizer["scaler"])
+        return facts["step"], facts["seconds"], facts["smoothed_loss"], facts["step"]
+
+    @contextmanager
+    def _graceful_stop(self) -> Iterator[None]:
+        """Turn the first Ctrl-C or SIGTERM into a request to stop after the step; a second one ends at once."""
+
+        def request(number: int, frame: Any) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+            print("\nstopping after this step; once more to end at once", file=sys.stderr)
+
+        before = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, request)
+        except ValueError:  # not the main thread: whoever runs us there stops us in another way
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_everywhere(self) -> bool:
+        if self.accelerator.num_processes == 1:
+            return self._stop
+        flag = torch.tensor([float(self._stop)], device=self.accelerator.device)
+        return float(self.accelerator.reduce(flag, "sum")) > 0  # pyright: ignore[reportArgumentType]
+
+
+def _cut_trace(path: Path, step: int) -> None:
+    """Drop what a killed run traced after the checkpoint from which it goes on."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:  # the last line of a killed process
+            continue
+        if entry["step"] <= step:
+            kept.append(line)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the largest memory in use so far: the device's, or on a CPU the process's resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

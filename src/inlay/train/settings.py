@@ -1,0 +1,86 @@
+"""The run file's ``train`` section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from inlay.settings import Settings
+from inlay.train.schedules import LearningRateSchedule
+
+
+class AdamW(Settings):
+    """AdamW (arXiv 1711.05101), torch's own."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the running mean and of the running mean square of gradients."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root mean square."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Decoupled decay a step, times the learning rate."""
+
+
+class Ema(Settings):
+    """An exponential moving average of the trained weights; previews and the result use it."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Share of the old average that each step keeps."""
+    warmup: bool = True
+    """Begin with a smaller decay, n / (n + 9) at step n."""
+
+
+class TrainSettings(Settings):
+    """How long and how to train. The first budget that is spent ends the run."""
+
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the pictures, `data.repeats` counted in."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Time in the training loop, over all sittings of a resumed run."""
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    """Pictures an optimizer step, over all processes and micro-batches: the result does not depend on how they are
+    spread."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Micro-batches into which each process cuts its share of a batch, to save memory."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """By default what the method recommends; see `inlay methods`."""
+    schedule: LearningRateSchedule = LearningRateSchedule()
+    """How the learning rate changes."""
+    optimizer: AdamW = AdamW()
+    """What turns gradients into steps."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient of all trained parameters together; null for no clipping."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the denoiser. With bf16 and fp16 frozen weights are kept in it too; trained ones stay float32."""
+    gradient_checkpointing: bool = False
+    """Compute the denoiser's activations twice instead of keeping them."""
+    ema: Ema | None = None
+    """Average the weights; null for not."""
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = 250
+    """Steps between checkpoints, from which a stopped run goes on; null for none but at a graceful stop."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """How many of the latest checkpoints are kept."""
+    validate_every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between measurements of the loss on held-out pictures (`data.validation`); by default ten a run."""
+    trackers: tuple[str, ...] | None = None
+    """Accelerate's trackers to log to, by name; by default TensorBoard where it is installed."""
+
+    @model_validator(mode="after")
+    def _budget(self) -> TrainSettings:
+        if self.steps is None and self.epochs is None and self.minutes is None:
+            raise ValueError("give a budget: steps, epochs or minutes")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size={self.batch_size} cannot be cut into accumulate={self.accumulate} equal parts")
+        return self
+
+    def total_steps(self, images_per_epoch: int) -> int | None:
+        """Return after how many optimizer steps the run ends, None when only the clock ends it."""
+        limits = []
+        if self.steps is not None:
+            limits.append(self.steps)
+        if self.epochs is not None:
+            limits.append(max(1, round(self.epochs * images_per_epoch / self.batch_size)))
+        return min(limits, default=None)
