@@ -24,7 +24,7 @@ class Method(Settings):
     rank: Annotated[int, Field(gt=0, le=512)] = 8
     """Rank of the addition,
     over two lines."""
-    alpha: float | None = None
+    alpha: Annotated[float, Field(gt=0)] | None = None
     targets: tuple[str, ...] = ("to_q",)
     mode: Literal["a", "b"]
     where: Where = Where()
@@ -37,14 +37,14 @@ def test_a_method_is_described_by_its_docstring_and_fields():
     settings = {setting.pop("key"): setting for setting in described["settings"]}
     assert settings == {
         "rank": {
-            "type": "int > 0, <= 512",
+            "type": "int > 0 and <= 512",
             "required": False,
             "default": 8,
             "description": "Rank of the addition, over two lines.",
         },
-        "alpha": {"type": "float | None", "required": False, "default": None, "description": ""},
-        "targets": {"type": "tuple[str, ...]", "required": False, "default": ["to_q"], "description": ""},
-        "mode": {"type": "Literal['a', 'b']", "required": True, "default": None, "description": ""},
+        "alpha": {"type": "float > 0 or null", "required": False, "default": None, "description": ""},
+        "targets": {"type": "list of str", "required": False, "default": ["to_q"], "description": ""},
+        "mode": {"type": "'a' or 'b'", "required": True, "default": None, "description": ""},
         "where": {"type": "Where", "required": False, "default": {"part": "unet"}, "description": ""},
     }
 

@@ -59,8 +59,14 @@ def _one_or_several(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
+class Places(Settings):
+    targets: str | tuple[str, ...] = "attention"
+    scale: Annotated[float, Field(gt=0)] | None = None
+
+
 class Config(Settings):
     data: Data
+    places: Places = Places()
     method: AnyMethod = Lora()
     stack: Annotated[tuple[AnyMethod, ...], BeforeValidator(_one_or_several)] = ()
     train: Train = Train()
@@ -231,7 +237,7 @@ def test_every_mistake_is_reported_at_once():
         ),
         ({"method": {"rank": 4}}, "method.name: must be set to one of 'lora', 'full'"),
         ({"method": {"name": "full", "xyz": 4}}, "method.xyz: no such key; method knows 'name', 'parts'"),
-        ({"xyz": 4}, "xyz: no such key; the run file knows 'data', 'method', 'stack', 'train'"),
+        ({"xyz": 4}, "xyz: no such key; the run file knows 'data', 'places', 'method', 'stack', 'train'"),
         ({"method": "lora"}, "method: 'lora' is wrong; must be a section of `key: value` lines"),
         (
             {"data": {"source": "d", "fill": "Whit"}},
@@ -260,6 +266,9 @@ def test_every_mistake_is_reported_at_once():
             {"stack": [{"name": "ful"}]},
             "stack.0.name: 'ful' does not exist; one of 'lora', 'full' (did you mean 'full'?)",
         ),
+        ({"places": {"targets": 5}}, "places.targets: 5 is wrong; must be a text or a list"),
+        ({"places": {"targets": ["a", 5]}}, "places.targets.1: 5 is wrong; must be a text"),
+        ({"places": {"scale": -1.0}}, "places.scale: -1.0 is wrong; must be greater than 0"),
         # a key named like the tag of its own union is a key all the same
         ({"method": {"name": "lora", "lora": 3}}, "method.lora: no such key; method knows 'name', 'rank', 'targets'"),
     ],
@@ -324,5 +333,5 @@ def test_a_resolved_run_file_reads_back_as_the_same_configuration(rate, source, 
 
 def test_a_resolved_run_file_keeps_the_declared_order_and_shows_defaults():
     text = to_yaml(Config(data=Data(source="dog")))
-    assert list(yaml.safe_load(text)) == ["data", "method", "stack", "train"]
+    assert list(yaml.safe_load(text)) == ["data", "places", "method", "stack", "train"]
     assert json.loads(json.dumps(yaml.safe_load(text)))["data"] == {"source": "dog", "fill": "white", "size": [64, 64]}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import re
+import types
+from collections.abc import Iterable
 from json import dumps
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -55,7 +56,7 @@ def describe(model: type[BaseModel]) -> dict[str, Any]:
         "settings": [
             {
                 "key": key,
-                "type": _type(field),
+                "type": _type(field.annotation, field.metadata),
                 "required": field.is_required(),
                 "default": _default(field),
                 "description": " ".join((field.description or "").split()),
@@ -70,19 +71,28 @@ def _summary(model: type[BaseModel]) -> str:
     return (inspect.getdoc(model) or "").partition("\n")[0]
 
 
-def _type(field: FieldInfo) -> str:
-    """Return a field's type as a user would write it, without module names, and its bounds: "int > 0"."""
-    annotation: Any = field.annotation
-    plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
-    name = annotation.__name__ if plain else re.sub(r"(?:\w+\.)+(?=\w)", "", str(annotation))
+def _type(annotation: Any, limits: Iterable[Any] = ()) -> str:
+    """Return a type as someone who writes YAML would say it: "int > 0 or null", "'a' or 'b'", "list of str"."""
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    # pydantic keeps the bounds of a nested Field inside that field's own metadata.
+    flat = [part for limit in limits for part in (limit.metadata if isinstance(limit, FieldInfo) else [limit])]
     bounds = [
-        f"{signs[bound]} {getattr(limit, bound)}"
-        for limit in field.metadata
-        for bound in signs
-        if hasattr(limit, bound)
+        f"{sign} {getattr(limit, bound)}" for limit in flat for bound, sign in signs.items() if hasattr(limit, bound)
     ]
-    return " ".join([name, ", ".join(bounds)]).strip()
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        name = _type(arguments[0], arguments[1:])
+    elif origin in (Union, types.UnionType):
+        name = " or ".join(_type(argument) for argument in arguments)
+    elif origin is Literal:
+        name = " or ".join(repr(argument) for argument in arguments)
+    elif origin in (tuple, list):
+        name = "list of " + ", ".join(_type(argument) for argument in arguments if argument is not Ellipsis)
+    elif annotation is type(None):
+        name = "null"
+    else:
+        name = getattr(annotation, "__name__", str(annotation))
+    return " ".join([name, *([" and ".join(bounds)] if bounds else [])])
 
 
 def _default(field: FieldInfo) -> Any:

@@ -38,11 +38,14 @@ _EXPECTED = {
 def explain(model_class: type[BaseModel], data: Any, error: ValidationError) -> list[str]:
     """Return one line a mistake, in the order in which the settings are declared.
 
-    The members of a plain union each report the same value: those become one line, "a number or 'auto'".
+    The members of a plain union each report the same value: those become one line, "a number or one of 'auto'". Where
+    one member went further and found fault with an entry, only that is told: it is the member that was meant.
     """
+    located = [(item, *_locate(model_class, data, item["loc"])) for item in error.errors(include_url=False)]
     found: dict[tuple[str, str], list[str]] = {}
-    for item in error.errors(include_url=False):
-        key, annotation = _locate(model_class, data, item["loc"])
+    for item, key, annotation, at_member in located:
+        if at_member and any(other.startswith(f"{key}.") for _, other, _, _ in located):
+            continue
         head, wanted = _sentence(key, annotation, item)
         alternatives = found.setdefault((key, head), [])
         if wanted not in alternatives:
@@ -78,14 +81,19 @@ def _sentence(key: str, annotation: Any, item: Any) -> tuple[str, str]:
     return (head, message.removeprefix(prefix)) if message.startswith(prefix) else (f"{key}: {message}", "")
 
 
-def _locate(model_class: type[BaseModel], data: Any, location: Sequence[int | str]) -> tuple[str, Any]:
-    """Return the dotted key of a location and the annotation there (for an unknown key, that of its section)."""
+def _locate(model_class: type[BaseModel], data: Any, location: Sequence[int | str]) -> tuple[str, Any, bool]:
+    """Return the dotted key of a location, the annotation there, and whether it ends at a member of a union.
+
+    For an unknown key the annotation is that of its section.
+    """
     annotation: Any = model_class
     value = data
     parts: list[str] = []
+    at_member = False
     for component in location:
         members = _members(annotation)
-        if len(members) > 1:
+        at_member = len(members) > 1
+        if at_member:
             annotation = _member(members, component)
             continue
         if isinstance(component, int) and not isinstance(value, (list, tuple)):
@@ -95,7 +103,7 @@ def _locate(model_class: type[BaseModel], data: Any, location: Sequence[int | st
         parts.append(str(component))
         value = _get(value, component)
         annotation = _entry(members[0], component)
-    return ".".join(parts), annotation
+    return ".".join(parts), annotation, at_member
 
 
 def _get(value: Any, component: int | str) -> Any:
