@@ -121,6 +121,12 @@ def test_the_rendered_world():
     assert load("tabletop:train", count=1).examples[0].caption == "a thing"
 
 
+def test_a_part_of_the_rendered_world_with_fewer_pictures_than_asked_for():
+    loaded = load("tabletop:subject/pip", count=9)
+    assert len(loaded.examples) == 5
+    assert loaded.notes == ["data.count asks for 9 pictures; tabletop:subject/pip has 5"]
+
+
 def test_an_unknown_part_of_the_rendered_world(refusal):
     assert "nowhere" in refusal("tabletop:nowhere")
 

@@ -154,9 +154,13 @@ def _examine(entries: Sequence[Entry], problems: Sequence[str], settings: DataSe
     notes = []
     if skipped:
         notes.append(f"{undecodable} and are left out:\n{listed}")
-    if settings.count is not None and settings.count > len(results):
-        notes.append(f"data.count asks for {settings.count:,} pictures; {settings.source} has {len(results):,}")
-    return Loaded(examples, skipped, notes)
+    return Loaded(examples, skipped, notes + _shortfall(settings, len(results)))
+
+
+def _shortfall(settings: DataSettings, found: int) -> list[str]:
+    if settings.count is None or settings.count <= found:
+        return []
+    return [f"data.count asks for {settings.count:,} pictures; {settings.source} has {found:,}"]
 
 
 def bulleted(lines: Iterable[str], most: int = 20) -> str:
@@ -210,7 +214,7 @@ def _rendered(settings: DataSettings, part: str, resolution: int) -> Loaded:
                 reader=partial(_draw, world, index),
             )
         )
-    return Loaded(examples, [], [])
+    return Loaded(examples, [], _shortfall(settings, len(examples)))
 
 
 def _draw(world: World, index: int) -> Image.Image:
