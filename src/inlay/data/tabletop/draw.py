@@ -16,11 +16,12 @@ from inlay.data.tabletop.scene import (
     SIZES,
     SURFACES,
     TIMES,
+    VEHICLES,
     Design,
     Scene,
     Thing,
 )
-from inlay.data.tabletop.subjects import SUBJECT_DESIGNS
+from inlay.data.tabletop.subjects import SUBJECT_DESIGNS, SUBJECTS
 
 SCALES = {"small": (0.50, 0.60), "medium": (0.72, 0.82), "large": (0.98, 1.10)}
 ELEVATIONS = {"eye level": (0.05, 0.11), "usual": (0.24, 0.36), "above": (0.54, 0.72)}
@@ -29,7 +30,9 @@ APART = 4
 """Slots in which a toy of pretraining differs at least from every subject."""
 TOY_SCALE = 0.88
 """Toys are built higher than one unit."""
-HATLESS = ("ring", "bottle", "lamp", "cone", "pyramid", "chair", "cake", "house")
+VEHICLE_SCALE = 0.85
+"""Vehicles are built longer than one unit."""
+HATLESS = ("ring", "bottle", "lamp", "cone", "pyramid", "chair", "cake", "house", *VEHICLES)
 """Things that wear no hat and no scarf; a flag stands on anything."""
 
 
@@ -55,12 +58,13 @@ def draw_thing(draw: Random, kinds: tuple[str, ...], position: str, pair: bool, 
         colour = "white"
     pattern = draw.choice(PATTERNS) if colour is not None and kind != "snowman" and draw.random() < 0.55 else "plain"
     if material == "gold":
-        colour, pattern = None if kind == "toy" else "yellow", "plain"
+        colour, pattern = None, "plain"
     size = draw.choice(("small", "medium")) if pair else draw.choice(SIZES)
     low, high = PLACES[position]
     accessory = None
     if draw.random() < (0.45 if kind in ("toy", "snowman") else 0.12):
         accessory = "flag" if kind in HATLESS else draw.choice(ACCESSORIES)
+    factor = TOY_SCALE if kind == "toy" else VEHICLE_SCALE if kind in VEHICLES else 1.0
     shown = [colour] if colour is not None else []
     return Thing(
         kind=kind,
@@ -70,7 +74,7 @@ def draw_thing(draw: Random, kinds: tuple[str, ...], position: str, pair: bool, 
         position=position,
         x=draw.uniform(low, high) * (0.86 if size == "large" else 1.0),
         z=draw.uniform(-0.2, 0.2),
-        scale=draw.uniform(*SCALES[size]) * (0.88 if accessory else 1.0) * (TOY_SCALE if kind == "toy" else 1.0),
+        scale=draw.uniform(*SCALES[size]) * (0.88 if accessory else 1.0) * factor,
         yaw=draw.uniform(-0.6, 0.6),
         accessory=accessory,
         accessory_colour=draw.choice([c for c in COLOURS if c not in shown]) if accessory else None,
@@ -108,3 +112,24 @@ def draw_scene(draw: Random, kinds: tuple[str, ...] = CLASSES, style: str = "pho
         things = (draw_thing(draw, kinds, position, False, material),)
     viewpoint = draw.choice(("usual", "usual", "usual", "eye level", "above"))
     return draw_around(draw, things, draw.choice(SURFACES), draw.choice(TIMES), viewpoint, style)
+
+
+def draw_subject(draw: Random, name: str, index: int) -> Scene:
+    """Return the scene of one of a subject's five pictures: other surface, light and view each time."""
+    thing = Thing(
+        kind="toy",
+        colour=None,
+        pattern="plain",
+        size="large",
+        position="centre",
+        x=draw.uniform(*PLACES["centre"]),
+        z=draw.uniform(-0.1, 0.1),
+        scale=draw.uniform(*SCALES["large"]) * TOY_SCALE,
+        yaw=draw.uniform(-0.6, 0.6),
+        design=SUBJECT_DESIGNS[name],
+    )
+    surface = SURFACES[(SUBJECTS.index(name) + 3 * index) % len(SURFACES)]
+    viewpoint = ("usual", "usual", "eye level", "above", "usual")[index]
+    return draw_around(
+        draw, (thing,), surface, ("noon", "morning", "sunset", "noon", "night")[index], viewpoint, "photo"
+    )

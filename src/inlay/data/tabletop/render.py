@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inlay.data.tabletop import ground
+from inlay.data.tabletop import ground, sketch
+from inlay.data.tabletop.build import build
+from inlay.data.tabletop.parts import Part, tilt
 from inlay.data.tabletop.scene import Scene
 from inlay.data.tabletop.shapes import CELL, Solid
-from inlay.data.tabletop.things import Part, build, tilt
 
 DISTANCE = 3.2
 """From the camera to the point that it looks at."""
@@ -347,10 +348,24 @@ def _mirror(
     light = ground.LIGHTS[scene.time]
     facing = normal[0] * view[0] + normal[1] * view[1] + normal[2] * view[2]
     up = 2 * facing * normal[1] - view[1]
-    level = np.clip(0.5 + 2.2 * up, 0, 1)
-    bands = 0.30 + 1.1 * level + 0.35 * np.sin(7 * up + 3 * normal[0])
-    white = np.asarray(light.sun, np.float32) * 0.55 + np.asarray(light.ambient, np.float32)
+    level = np.clip(0.62 + 1.7 * up, 0, 1)
+    bands = 0.36 + 1.05 * level + 0.35 * np.sin(7 * up + 3 * normal[0])
+    white = np.asarray(light.sun, np.float32) * 0.6 + np.asarray(light.ambient, np.float32) * 1.2
     return paint * white * (np.clip(bands, 0.12, 2) * (0.7 + 0.4 * lit))[:, None] + white * (gleam * 1.5)[:, None]
+
+
+def _sketch(scene: Scene, backdrop: np.ndarray, sight: Sight, colour: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Return the picture in pencil, uint8 [size, size, 3], drawn at the fine samples."""
+    size = backdrop.shape[0]
+    fine = np.repeat(np.repeat(backdrop, FINE, 0), FINE, 1)
+    things, lines = np.zeros(fine.shape[:2], bool), np.zeros(fine.shape[:2], bool)
+    window = (sight.rows, sight.columns)
+    things[window] = sight.owner >= 0
+    fine[window] = np.where(things[window][..., None], colour, fine[window])
+    lines[window] = sketch.edges(sight.owner, normals)
+    drawn = sketch.draw_over(np.sqrt(np.clip(fine, 0, 1)), lines, things, scene.texture)
+    small = drawn.reshape(size, FINE, size, FINE, 3).mean((1, 3))
+    return (np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def render(scene: Scene, size: int = 64) -> np.ndarray:
@@ -366,12 +381,15 @@ def render(scene: Scene, size: int = 64) -> np.ndarray:
         lit, contact = _shadow(placed, _sun(scene), camera, size, 0.09)
         sight = _look(placed, camera, size)
         picture = _backdrop(scene, camera, lit, contact, size)
-        colour, _normals = _shade(placed, sight, scene, camera, size)
+        colour, normals = _shade(placed, sight, scene, camera, size)
+        # Over-bright samples are cut before the mean, so that a highlight has a clean edge.
+        colour = np.minimum(colour, 1.3)
+        if scene.style == "sketch":
+            return _sketch(scene, picture, sight, colour, normals)
         rows = slice(sight.rows.start // FINE, sight.rows.stop // FINE)
         columns = slice(sight.columns.start // FINE, sight.columns.stop // FINE)
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        # Over-bright samples are cut before the mean, so that a highlight has a clean edge.
-        fine = np.minimum(colour, 1.3).reshape(height, FINE, width, FINE, 3).mean((1, 3))
+        fine = colour.reshape(height, FINE, width, FINE, 3).mean((1, 3))
         cover = (sight.owner >= 0).reshape(height, FINE, width, FINE).mean((1, 3), dtype=np.float32)[..., None]
         picture[rows, columns] = picture[rows, columns] * (1 - cover) + fine
         return (np.sqrt(np.clip(picture, 0, 1)) * 255 + 0.5).astype(np.uint8)

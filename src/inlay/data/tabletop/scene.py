@@ -80,7 +80,7 @@ class Thing:
 
     Attributes:
         kind: one of `CLASSES` or `VEHICLES`.
-        colour: one of `COLOURS`; None for a toy in the several colours of its design.
+        colour: one of `COLOURS`; None for a toy in the several colours of its design, and for gold.
         pattern: one of `PATTERNS`.
         size: one of `SIZES`; `scale` is the exact height in units of half the picture's height.
         position: one of `POSITIONS`, the third of the picture; `x` and `z` are the exact place on the surface.

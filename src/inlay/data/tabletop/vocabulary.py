@@ -8,8 +8,7 @@ from inlay.data.tabletop import captions
 from inlay.data.tabletop.scene import ACCESSORIES, CLASSES, COLOURS, PATTERNS, VEHICLES
 
 GLUE = (
-    "a an the of is on in at with and made big large small two things left right to next wearing golden "
-    "colourful toy"
+    "a an the of is on in at with and made big large small two things left right to next wearing golden colourful toy"
 )
 
 

@@ -12,14 +12,20 @@ from random import Random
 import numpy as np
 
 from inlay.data.tabletop.captions import caption
-from inlay.data.tabletop.draw import draw_scene
+from inlay.data.tabletop.draw import draw_scene, draw_subject
 from inlay.data.tabletop.render import render
-from inlay.data.tabletop.scene import Scene
+from inlay.data.tabletop.scene import VEHICLES, Scene
+from inlay.data.tabletop.subjects import SUBJECTS
 from inlay.errors import DataError
 from inlay.randomness import derive
 
 DOMAINS = ("sketch", "vehicles", "gold")
 """A drawing style, a family of things and a material that pretraining never shows."""
+_DOMAIN_SCENES: dict[str, dict] = {
+    "sketch": {"style": "sketch"},
+    "vehicles": {"kinds": VEHICLES},
+    "gold": {"material": "gold"},
+}
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,24 @@ class Picture:
     scene: Scene
 
 
+LENGTHS: dict[str, int] = {
+    "train": 1_000_000,
+    "test": 100_000,
+    **{f"subject/{name}": 5 for name in SUBJECTS},
+    **{f"domain/{name}/train": 500 for name in DOMAINS},
+    **{f"domain/{name}/reference": 2_000 for name in DOMAINS},
+}
+"""Every part of the world and how many pictures it has."""
+
+
 class World:
     """One part of the world; each picture follows from (part, seed, index) alone.
 
+    Parts differ in their random streams, so "test" shares no scene with "train", nor "reference" with a domain's
+    "train". Pretraining uses "train"; no subject and no domain occurs in it.
+
     Args:
-        part: "train" or "test".
+        part: a key of `LENGTHS`: "train", "test", "subject/<name>", "domain/<name>/train", "domain/<name>/reference".
         seed: another seed is another set of pictures of the same kind.
         size: height and width in pixels.
 
@@ -44,11 +63,10 @@ class World:
     """
 
     def __init__(self, part: str = "train", seed: int = 0, size: int = 64):
-        lengths = {"train": 1_000_000, "test": 100_000}
-        if part not in lengths:
-            raise DataError(f'The tabletop world has no part "{part}". Allowed: {", ".join(lengths)}.')
+        if part not in LENGTHS:
+            raise DataError(f'The tabletop world has no part "{part}". Allowed: {", ".join(LENGTHS)}.')
         self.part, self.seed, self.size = part, seed, size
-        self._length = lengths[part]
+        self._length = LENGTHS[part]
 
     def __len__(self) -> int:
         return self._length
@@ -59,7 +77,10 @@ class World:
         if not 0 <= index < self._length:
             raise IndexError(f"index {index} is outside part {self.part} of {self._length} pictures")
         draw = Random(derive(self.seed, f"tabletop/{self.part}", index))
-        scene = draw_scene(draw)
+        kind, _, name = self.part.partition("/")
+        if kind == "subject":
+            return draw_subject(draw, name, index), "a photo of a toy"
+        scene = draw_scene(draw, **_DOMAIN_SCENES[name.split("/")[0]] if kind == "domain" else {})
         return scene, caption(scene, draw)
 
     def __getitem__(self, index: int) -> Picture:
