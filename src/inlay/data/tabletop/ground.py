@@ -69,6 +69,17 @@ LIGHTS = {
 """Each time's light."""
 
 
+def sun_direction(time: str, bearing: float) -> np.ndarray:
+    """Return the unit vector [3] from the things towards the light."""
+    height = LIGHTS[time].height
+    return np.array([np.cos(bearing) * np.cos(height), np.sin(height), np.sin(bearing) * np.cos(height)])
+
+
+def linear(paint: np.ndarray) -> np.ndarray:
+    """Paint => light; a gamma of two is near enough to sRGB and cheap."""
+    return paint * paint
+
+
 @cache
 def _tile() -> np.ndarray:
     """Return smooth noise that repeats, float32 [256, 256] in about [-1, 1], made of waves with 4 to 40 periods."""

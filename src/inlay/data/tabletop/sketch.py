@@ -44,19 +44,20 @@ def draw_over(picture: np.ndarray, lines: np.ndarray, things: np.ndarray, seed: 
         sRGB [h, w, 3].
     """
     height, width = picture.shape[:2]
-    y, x = np.meshgrid(np.arange(height) / height, np.arange(width) / width, indexing="ij")
+    y = np.arange(height, dtype=np.float32)[:, None] / height
+    x = np.arange(width, dtype=np.float32)[None, :] / width
     wobble = noise(x, y, 60, seed)
     grain = noise(x, y, 230, seed + 1)
-    tone = picture.mean(-1)
-    phase = 2 * np.pi / PERIOD
-    first = np.sin((x + y) * phase / np.sqrt(2) + 1.5 * wobble)
-    second = np.sin((x - y) * phase / np.sqrt(2) + 1.5 * wobble)
+    tone = (picture[..., 0] + picture[..., 1] + picture[..., 2]) / 3
+    phase = float(2 * np.pi / PERIOD / np.sqrt(2))
+    first = np.sin((x + y) * phase + 1.5 * wobble)
+    second = np.sin((x - y) * phase + 1.5 * wobble)
     # The darker the place, the wider the strokes; the second direction joins in the dark.
     one = np.clip((first - (2.2 * tone - 1.1)) * 2.5, 0, 1)
     two = np.clip((second - (3.0 * tone - 0.6)) * 2.5, 0, 1)
     strength = np.where(things, 0.45 + 0.35 * one + 0.2 * two, 0.26 + 0.24 * one + 0.10 * two)
     strength = np.clip(strength * (1 + 0.25 * grain), 0, 1)[..., None]
-    paper = np.asarray(PAPER) * (1 + 0.02 * grain[..., None])
+    paper = np.asarray(PAPER, np.float32) * (1 + 0.02 * grain[..., None])
     drawn = paper + strength * (picture - paper)
     ink = (lines * np.clip(0.88 + 0.4 * wobble, 0.5, 1))[..., None]
-    return drawn + ink * (np.asarray(INK) - drawn)
+    return drawn + ink * (np.asarray(INK, np.float32) - drawn)
