@@ -78,14 +78,16 @@ class StableDiffusion:
             module.to(device)
         return self
 
-    def cast(self, dtype: torch.dtype) -> StableDiffusion:
-        """Cast the frozen weights of denoiser and text encoder; the autoencoder stays in float32.
+    def cast_frozen(self, dtype: torch.dtype) -> None:
+        """Cast the frozen weights of denoiser and text encoder; what trains stays as it is, and so the autoencoder.
 
-        Stable Diffusion's autoencoders overflow in half precision, and latents are encoded once anyway.
+        Stable Diffusion's autoencoders overflow in half precision, and latents are encoded once anyway. Use the base
+        under autocast afterwards.
         """
         for part in ("unet", "text_encoder"):
-            self.components[part].to(dtype)
-        return self
+            for parameter in self.components[part].parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

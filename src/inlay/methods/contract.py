@@ -11,7 +11,6 @@ from inlay.errors import ArtifactError
 from inlay.settings import Settings
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
@@ -23,6 +22,8 @@ class Method(Settings, ABC):
 
     result: ClassVar[Literal["adapter", "pipeline"]]
     """What a run hands back: a small file beside the base, or the whole tuned model."""
+    file_name: ClassVar[str]
+    """What the saved file is called, by the custom of its readers."""
     learning_rate: ClassVar[float]
     """Default of ``train.learning_rate`` under this method."""
 

@@ -13,7 +13,6 @@ from inlay.errors import TargetError
 from inlay.methods.contract import Attachment, Method
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
@@ -28,6 +27,7 @@ class Full(Method):
     of cross-attention as in Custom Diffusion (arXiv 2212.04488), or `norm`. By default all."""
 
     result: ClassVar[Literal["adapter", "pipeline"]] = "pipeline"
+    file_name: ClassVar[str] = "full.safetensors"
     learning_rate: ClassVar[float] = 1e-5
 
     @field_validator("parameters")

@@ -51,6 +51,7 @@ class Lora(Method):
     """Scale by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732)."""
 
     result: ClassVar[Literal["adapter", "pipeline"]] = "adapter"
+    file_name: ClassVar[str] = "pytorch_lora_weights.safetensors"
     learning_rate: ClassVar[float] = 1e-4
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -18,7 +18,7 @@ from inlay.train.settings import TrainSettings
 if TYPE_CHECKING:
     AnyMethod = Method
 else:
-    AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]
+    AnyMethod = Annotated[tuple(METHODS.values()), Field(discriminator="name")]
 
 
 def _short(key: str) -> BeforeValidator:
@@ -120,7 +120,7 @@ class JobConfig(Settings, ABC):
     def identity(self) -> str:
         """Return the hash of all that decides the trained weights: the settings but those of output and logging."""
         watching = {"checkpoint_every", "keep_checkpoints", "validate_every", "trackers"}
-        train = self.train.model_copy(update={name: None for name in watching})
+        train = self.train.model_copy(update=dict.fromkeys(watching))
         return config_hash(self.model_copy(update={"output": None, "preview": PreviewSettings(), "train": train}))
 
 

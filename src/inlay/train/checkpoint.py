@@ -41,7 +41,9 @@ def save_checkpoint(
     unfinished = directory / f".{target.name}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, unfinished / "trained.safetensors")
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, unfinished / "trained.safetensors"
+    )
     torch.save(optimizer, unfinished / "optimizer.pt")
     (unfinished / "facts.json").write_text(json.dumps({"step": step, **facts}, indent=2) + "\n")
     for path in unfinished.iterdir():

@@ -50,13 +50,15 @@ class Diffusion:
     def build_caches(self, progress: Progress) -> None:
         """Encode every picture and caption once, as far as they stay the same."""
         base, dataset = self.base, self.dataset
-        identity = f"{base.file_hash} {base.unet.dtype}"
         if "vae" not in self.tuned and dataset.cacheable:
             self._latents = TensorCache(f"latents 1 {base.file_hash}")
             by_size: dict[tuple[int, int], dict[str, tuple[Example, View]]] = {}
             for index, example in enumerate(dataset.examples):
                 for view in dataset.views(index):
-                    by_size.setdefault((view.height, view.width), {})[dataset.pixel_key(example, view)] = (example, view)
+                    by_size.setdefault((view.height, view.width), {})[dataset.pixel_key(example, view)] = (
+                        example,
+                        view,
+                    )
             for example in dataset.validation:
                 view = center_view(example, dataset.size(example))
                 by_size.setdefault((view.height, view.width), {})[dataset.pixel_key(example, view)] = (example, view)
@@ -69,11 +71,14 @@ class Diffusion:
 
                 batch_size = max(1, min(64, 64 * 256**2 // next(iter(places.values()))[1].height ** 2 // 8))
                 self._latents.build(
-                    places, encode, batch_size, lambda now, _, done=done: progress("encoding pictures", done + now, total)
+                    places,
+                    encode,
+                    batch_size,
+                    lambda now, _, done=done: progress("encoding pictures", done + now, total),
                 )
                 done += len(places)
         if "text_encoder" not in self.tuned:
-            self._states = TensorCache(f"text states 1 {identity}")
+            self._states = TensorCache(f"text states 1 {base.file_hash} {base.text_encoder.dtype}")
             captions = dict.fromkeys(
                 ["", *(example.caption for example in (*dataset.examples, *dataset.validation))], None
             )
@@ -112,7 +117,9 @@ class Diffusion:
         total = 0.0
         for index, example in enumerate(self.dataset.validation):
             item = Item(-1, center_view(example, self.dataset.size(example)), example.caption, index)
-            clean, states = self._inputs([item], stream(self.seed, "validation posterior", index), 1, slice(0, 1), [example])
+            clean, states = self._inputs(
+                [item], stream(self.seed, "validation posterior", index), 1, slice(0, 1), [example]
+            )
             noise = torch.randn(
                 (VALIDATION_TIMESTEPS, *clean.shape[1:]), generator=stream(self.seed, "validation noise", index)
             )

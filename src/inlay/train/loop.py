@@ -182,9 +182,7 @@ class Loop:
                     self.accelerator.log({key: value for key, value in entry.items() if key != "step"}, step=step)
                     left = self._seconds_left(step, seconds)
                     images = step * self.settings.batch_size
-                    report(
-                        Progress(step, self.total_steps, images, seconds, loss, smoothed, rate, norm, left)
-                    )
+                    report(Progress(step, self.total_steps, images, seconds, loss, smoothed, rate, norm, left))
                 after_step(step)
                 outcome.stopped = self._stop_everywhere() and not last
                 every = self.settings.checkpoint_every
@@ -309,9 +307,7 @@ class Loop:
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"parameter.{name}"])
         if self.ema:
-            self.ema.load(
-                {n.removeprefix("average."): v for n, v in tensors.items() if n.startswith("average.")}
-            )
+            self.ema.load({n.removeprefix("average."): v for n, v in tensors.items() if n.startswith("average.")})
         self.optimizer.load_state_dict(optimizer["optimizer"])
         self.scaler.load_state_dict(optimizer["scaler"])
         return facts["step"], facts["seconds"], facts["smoothed_loss"], facts["step"]

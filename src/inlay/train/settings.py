@@ -73,7 +73,9 @@ class TrainSettings(Settings):
         if self.steps is None and self.epochs is None and self.minutes is None:
             raise ValueError("give a budget: steps, epochs or minutes")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size={self.batch_size} cannot be cut into accumulate={self.accumulate} equal parts")
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be cut into accumulate={self.accumulate} equal parts"
+            )
         return self
 
     def total_steps(self, images_per_epoch: int) -> int | None:

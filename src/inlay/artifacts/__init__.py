@@ -1,0 +1,1 @@
+"""Files that leave inlay and come back: safetensors with metadata, written atomically."""
