@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BeforeValidator, Field, model_validator
 
 from inlay.errors import ConfigError
-from inlay.run.load import apply_overrides, config_hash, read_run_file, to_yaml, validate
+from inlay.run.config import RunConfig
+from inlay.run.load import SHORTHANDS, apply_overrides, config_hash, read_run_file, to_yaml, validate
 from inlay.settings import Settings
 
 
@@ -62,6 +63,7 @@ def _one_or_several(value: Any) -> Any:
 class Places(Settings):
     targets: str | tuple[str, ...] = "attention"
     scale: Annotated[float, Field(gt=0)] | None = None
+    side: Literal["auto"] | Literal["left", "right"] = "auto"
 
 
 class Config(Settings):
@@ -174,6 +176,22 @@ def test_overrides_set_values_in_order_and_leave_the_original_alone():
     assert data == {"method": {"rank": 4}, "stack": [{"rank": 1}, {"rank": 2}], "train": None}
 
 
+def test_an_override_writes_out_a_section_given_by_one_setting():
+    data = {"base": "tabletop", "data": "photos", "method": "lora"}
+    assert apply_overrides(data, ["method.rank=8", "data.prompt=a dog", "base=other"]) == {
+        "base": "other",
+        "data": {"source": "photos", "prompt": "a dog"},
+        "method": {"name": "lora", "rank": 8},
+    }
+
+
+def test_every_shorthand_is_one_that_run_files_know():
+    short = validate(RunConfig, {"base": "tabletop", "data": "photos", "method": "lora", "train": {"steps": 1}})
+    long = {section: {key: getattr(getattr(short, section), key)} for section, key in SHORTHANDS.items()}
+    assert validate(RunConfig, {**long, "train": {"steps": 1}}) == short
+    assert long == {"base": {"model": "tabletop"}, "data": {"source": "photos"}, "method": {"name": "lora"}}
+
+
 @pytest.mark.parametrize("override", ["method.rank", "=8", "method.=8", ".rank=8", "method. rank=8", ""])
 def test_a_malformed_override_says_what_one_looks_like(override):
     with pytest.raises(ConfigError, match=r"must look like key=value, for example method\.rank=8"):
@@ -248,7 +266,7 @@ def test_every_mistake_is_reported_at_once():
         ({"data": {"source": "d", "size": 3}}, "data.size: 3 is wrong; must be a list"),
         (
             {"train": {"rate": "aut"}},
-            "train.rate: 'aut' is wrong; must be a number or one of 'auto' (did you mean 'auto'?)",
+            "train.rate: 'aut' is wrong; must be a number or 'auto' (did you mean 'auto'?)",
         ),
         ({"train": {"seconds": "nan"}}, "train.seconds: 'nan' is wrong; must be a finite number"),
         ({"train": {"steps": 1, "seconds": 1}}, "train: give steps or seconds, not both"),
@@ -269,6 +287,10 @@ def test_every_mistake_is_reported_at_once():
         ({"places": {"targets": 5}}, "places.targets: 5 is wrong; must be a text or a list"),
         ({"places": {"targets": ["a", 5]}}, "places.targets.1: 5 is wrong; must be a text"),
         ({"places": {"scale": -1.0}}, "places.scale: -1.0 is wrong; must be greater than 0"),
+        (
+            {"places": {"side": "rigth"}},
+            "places.side: 'rigth' is wrong; must be one of 'auto', 'left', 'right' (did you mean 'right'?)",
+        ),
         # a key named like the tag of its own union is a key all the same
         ({"method": {"name": "lora", "lora": 3}}, "method.lora: no such key; method knows 'name', 'rank', 'targets'"),
     ],
@@ -316,6 +338,7 @@ def test_the_hash_is_the_same_in_another_process():
     assert other.stdout.strip() == config_hash(Config(data=Data(source="dög")))
 
 
+@example(rate=1e-5, source="a\x85b\u2028c\u2029d", targets=["1e-4", "null", "größe"], weights={"on": -0.0})
 @given(
     rate=st.floats(allow_nan=False, allow_infinity=False),
     source=st.text(st.characters(codec="utf-8")),

@@ -38,7 +38,7 @@ _EXPECTED = {
 def explain(model_class: type[BaseModel], data: Any, error: ValidationError) -> list[str]:
     """Return one line a mistake, in the order in which the settings are declared.
 
-    The members of a plain union each report the same value: those become one line, "a number or one of 'auto'". Where
+    The members of a plain union each report the same value: those become one line, "a number or 'auto'". Where
     one member went further and found fault with an entry, only that is told: it is the member that was meant.
     """
     located = [(item, *_locate(model_class, data, item["loc"])) for item in error.errors(include_url=False)]
@@ -142,6 +142,8 @@ def _member(members: Sequence[Any], label: int | str) -> Any:
     for member in members:
         if _is_model(member) and (member.__name__ == label or label in _tags(member)):
             return member
+    if str(label).startswith("literal["):  # several lists of choices are one to the reader
+        return Literal[tuple(option for member in members for option in _options(member))]
     for member in members:
         name = getattr(get_origin(member) or member, "__name__", "").lower()
         if name and str(label).lower().startswith(name):
@@ -176,7 +178,8 @@ def _options(annotation: Any) -> list[Any]:
 
 def _choices(value: Any, options: Sequence[Any]) -> str:
     question = nearest(value, [str(option) for option in options])
-    return f"one of {_list(options)}" + (f" ({question})" if question else "")
+    several = "one of " if len(options) > 1 else ""
+    return several + _list(options) + (f" ({question})" if question else "")
 
 
 def nearest(value: Any, options: Iterable[str]) -> str:

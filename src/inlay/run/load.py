@@ -27,6 +27,10 @@ from inlay.run.explain import explain
 Model = TypeVar("Model", bound=BaseModel)
 
 
+SHORTHANDS = {"base": "model", "data": "source", "method": "name"}
+"""Sections that may be given by one setting alone, and which: `method: lora` is `method: {name: lora}`."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, which also refuses keys that stand twice in one mapping or are not text."""
 
@@ -45,6 +49,17 @@ class _Loader(yaml.SafeLoader):
                 raise ComposerError(problem=problem, problem_mark=key.start_mark)
             lines[text] = key.start_mark.line + 1
         return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper; texts with Unicode's line breaks, which readers fold into spaces, are quoted and escaped."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def _parse(text: str) -> Any:
@@ -89,7 +104,8 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     """Return a copy of ``data`` with each ``dotted.key=value`` set, later ones winning.
 
     A value is YAML: ``train.rate=1e-4``, ``data.captions=null``, ``preview.prompts=[a dog, a cat]``. Sections
-    that are not there yet are made. A number addresses an entry of a list: ``method.0.rank=8``.
+    that are not there yet are made, and one given by a single setting (:data:`SHORTHANDS`) is written out. A number
+    addresses an entry of a list: ``stack.0.rank=8``.
 
     Raises:
         ConfigError: an override is not of this form, its value is not YAML, or its key leads through a value
@@ -105,6 +121,9 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             value = _parse(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"override {override!r}: the value is not YAML ({_describe(error)}); quote it?") from None
+        section = parts[0]
+        if len(parts) > 1 and section in SHORTHANDS and isinstance(data.get(section), str):
+            data[section] = {SHORTHANDS[section]: data[section]}
         _set(data, parts, value, override)
     return data
 
@@ -161,4 +180,4 @@ def config_hash(config: BaseModel) -> str:
 
 def to_yaml(config: BaseModel) -> str:
     """Return the resolved run file: every setting with its value, in the order in which they are declared."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
