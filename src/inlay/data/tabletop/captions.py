@@ -107,7 +107,8 @@ def _pair(scene: Scene, draw: Random, opening: str, surface: str, when: str, vie
     elif form < 0.85:
         relation = f"{first} {draw.choice(('and', 'next to'))} {second}"
     else:
-        return _join(_join("two things", surface) + f": {first} left of {second}", when)
+        start = opening if scene.style == "sketch" else ""
+        return _join(_join(start + "two things", surface) + f": {first} left of {second}", when)
     return _join(opening + relation, surface, when, view if draw.random() < 0.4 else "")
 
 
