@@ -16,13 +16,13 @@ LAMP = (1.0, 0.93, 0.62)
 
 
 def _wheels(places: tuple[float, ...], radius: float, depth: float) -> list[Part]:
-    """Return pairs of wheels, one on each side, at places along x."""
+    """Return pairs of wheels, one on each side, at places along x; the far side is never seen and has no rims."""
     parts = []
     for x in places:
         for side in (-1, 1):
             z = side * depth / 2
             parts.append(Part(can(radius, 0.12), (x, radius, z), TYRE, turn=UPRIGHT, shine=0.1))
-            parts.append(Part(can(radius * 0.5, 0.03), (x, radius, z + side * 0.06), RIM, turn=UPRIGHT, shine=0.7))
+        parts.append(Part(can(radius * 0.5, 0.03), (x, radius, depth / 2 + 0.06), RIM, turn=UPRIGHT, shine=0.7))
     return parts
 
 
@@ -62,11 +62,7 @@ def _truck(coat: Coat) -> Body:
 
 
 def _bus(coat: Coat) -> Body:
-    windows = [
-        Part(box(0.19, 0.17, 0.02), (x, 0.6, side * 0.235), GLASS, shine=0.9)
-        for x in (-0.46, -0.22, 0.02, 0.26)
-        for side in (-1, 1)
-    ]
+    windows = [Part(box(0.19, 0.17, 0.02), (x, 0.6, 0.235), GLASS, shine=0.9) for x in (-0.46, -0.22, 0.02, 0.26)]
     parts = [
         *_wheels((-0.36, 0.36), 0.14, 0.4),
         coat.part(box(1.28, 0.6, 0.46), (0, 0.44, 0), shine=0.6),
