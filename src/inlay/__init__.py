@@ -1,3 +1,81 @@
-"""inlay trains, tunes and compares diffusion models efficiently."""
+"""inlay trains, tunes and compares diffusion models efficiently.
+
+    import inlay
+
+    run = inlay.tune(base="tabletop", data={"source": "photos", "prompt": "a photo of sks dog"},
+                     method="lora", train={"steps": 400}, output="runs/dog")
+    pictures = inlay.sample("runs/dog", ["a photo of sks dog in the snow"])
+
+The names are those of the run file. Importing this package loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inlay.run.draw import Drawn
+    from inlay.run.job import Result
+    from inlay.run.plan import Plan
 
 __version__ = "0.1.0"
+__all__ = ["plan", "pretrain", "sample", "tune"]
+
+
+def plan(**sections: Any) -> Plan:
+    """Return what a run with these sections would train, need and cost; loads no weights.
+
+    Raises:
+        InlayError: the sections are wrong, see :mod:`inlay.errors`.
+    """
+    from inlay.run.config import PretrainConfig, RunConfig
+    from inlay.run.load import validate
+    from inlay.run.plan import make_plan
+
+    return make_plan(validate(PretrainConfig if "denoiser" in sections else RunConfig, sections, "plan"))
+
+
+def tune(**sections: Any) -> Result:
+    """Tune a base; the arguments are a run file's sections, `output` among them.
+
+    Raises:
+        InlayError: the sections are wrong, see :mod:`inlay.errors`.
+    """
+    from inlay.run.config import RunConfig
+
+    return _execute(RunConfig, sections)
+
+
+def pretrain(**sections: Any) -> Result:
+    """Train a denoiser from scratch; the arguments are a run file's sections, `denoiser` and `output` among them.
+
+    Raises:
+        InlayError: the sections are wrong, see :mod:`inlay.errors`.
+    """
+    from inlay.run.config import PretrainConfig
+
+    return _execute(PretrainConfig, sections)
+
+
+def sample(target: str, prompts: list[str], **options: Any) -> list[Drawn]:
+    """Draw pictures with a run directory or a base; the options are those of :func:`inlay.run.draw.draw`.
+
+    Raises:
+        InlayError: the target is not found, or its files are broken.
+    """
+    from inlay.run.draw import draw, load_target
+
+    return draw(load_target(target), prompts, **options)
+
+
+def _execute(kind: Any, sections: dict[str, Any]) -> Result:
+    from pathlib import Path
+
+    from inlay.errors import ConfigError
+    from inlay.run.job import execute
+    from inlay.run.load import validate
+
+    config = validate(kind, sections, "configuration")
+    if config.output is None:
+        raise ConfigError("output: give the run directory, for instance output='runs/first'")
+    return execute(config, Path(config.output))

@@ -22,10 +22,17 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
         write(unfinished)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
+        unfinished.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -80,14 +80,26 @@ def make_scheduler(config: dict[str, Any]) -> Any:
     return DDPMScheduler.from_config({key: value for key, value in config.items() if not key.startswith("_")})
 
 
-def read_architecture(settings: BaseSettings, location: Location) -> Architecture:
+def read_architecture(
+    settings: BaseSettings, location: Location, scratch: dict[str, Any] | None = None
+) -> Architecture:
     """Read a base's configuration files and apply what ``settings`` states about them.
+
+    Args:
+        settings: the base section.
+        location: where the files are.
+        scratch: configuration of another denoiser instead of the base's own, fitted here to the base's latents and
+            text states.
 
     Raises:
         ConfigError: the files are not those of a Stable Diffusion 1.x or 2.x pipeline.
     """
     folder = architecture_folder(settings, location)
-    configs = {part: _read_json(folder / relative) for part, relative in CONFIGS.items()}
+    configs = {part: _read_json(folder / path) for part, path in CONFIGS.items() if part != "unet" or scratch is None}
+    if scratch is not None:
+        channels, width = configs["vae"]["latent_channels"], configs["text_encoder"]["hidden_size"]
+        fitted = {"in_channels": channels, "out_channels": channels, "cross_attention_dim": width}
+        configs["unet"] = {"_class_name": "UNet2DConditionModel", **scratch, **fitted}
     found = configs["unet"].get("_class_name", "UNet2DConditionModel")
     if found != "UNet2DConditionModel" or configs["unet"].get("addition_embed_type"):
         raise ConfigError(
@@ -141,5 +153,7 @@ def architecture_folder(settings: BaseSettings, location: Location) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; a base in diffusers' layout has one") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a readable configuration: {error}") from None

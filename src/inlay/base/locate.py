@@ -79,7 +79,9 @@ def locate(settings: BaseSettings, weights: bool = True) -> Location:
 
 
 def _directory(path: Path, name: str) -> Location:
-    missing = [relative for relative in CONFIGS.values() if not (path / relative).is_file()]
+    # A denoiser may be missing: pretraining brings its own. read_architecture looks for it where it is needed.
+    needed = [relative for part, relative in CONFIGS.items() if part != "unet"]
+    missing = [relative for relative in needed if not (path / relative).is_file()]
     if missing:
         raise ConfigError(
             f"base.model={name}: {path} is not a Stable Diffusion pipeline in diffusers' layout; "

@@ -172,9 +172,7 @@ def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, see
         ConfigError: the base is not found, incomplete, or not a Stable Diffusion 1.x or 2.x model.
     """
     location = locate(settings, weights=True)
-    architecture = read_architecture(settings, location)
-    if scratch is not None:
-        architecture = with_denoiser(architecture, scratch)
+    architecture = read_architecture(settings, location, scratch)
     if location.kind == "checkpoint":
         components, files = _load_checkpoint(settings, location, architecture)
     else:
@@ -190,18 +188,6 @@ def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, see
     base = StableDiffusion(architecture, components, _load_tokenizer(settings, location), settings.model)
     base.file_hash = hash_files(files)
     return base
-
-
-def with_denoiser(architecture: Architecture, config: dict[str, Any]) -> Architecture:
-    """Return the architecture with another denoiser, fitted to its latents and text states."""
-    channels = architecture.vae["latent_channels"]
-    fitted = {"in_channels": channels, "out_channels": channels, "cross_attention_dim": architecture.text_shape[1]}
-    return Architecture(
-        {"_class_name": "UNet2DConditionModel", **config, **fitted},
-        architecture.vae,
-        architecture.text_encoder,
-        architecture.scheduler,
-    )
 
 
 def hash_files(files: Sequence[Path]) -> str:

@@ -110,5 +110,3 @@ def _difference(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int
         first = shapes[0]
         said.append(f"{len(shapes)} have another shape, such as {first}: {found[first]}, here {expected[first]}")
     return "; ".join(said)
-
-

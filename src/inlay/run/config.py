@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -11,18 +11,19 @@ from inlay.base.settings import BaseSettings
 from inlay.data.settings import DataSettings
 from inlay.methods import METHODS, Full, Method
 from inlay.objective.settings import Objective
-from inlay.run.load import config_hash
+from inlay.run.load import SHORTHANDS, config_hash
 from inlay.settings import Settings
 from inlay.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     AnyMethod = Method
 else:
-    AnyMethod = Annotated[tuple(METHODS.values()), Field(discriminator="name")]
+    AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]  # noqa: UP007 - made at run time
 
 
-def _short(key: str) -> BeforeValidator:
+def _short(section: str) -> BeforeValidator:
     """Let a section be given by its most important setting alone: `base: tabletop`, `method: lora`."""
+    key = SHORTHANDS[section]
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
@@ -87,9 +88,9 @@ class Denoiser(Settings):
 class JobConfig(Settings, ABC):
     """What tuning and pretraining have in common."""
 
-    base: Annotated[BaseSettings, _short("model")]
+    base: Annotated[BaseSettings, _short("base")]
     """The pretrained model."""
-    data: Annotated[DataSettings, _short("source")]
+    data: Annotated[DataSettings, _short("data")]
     """Pictures and captions."""
     objective: Objective = Objective()
     """What a step minimises."""
@@ -127,7 +128,7 @@ class JobConfig(Settings, ABC):
 class RunConfig(JobConfig):
     """A tuning run."""
 
-    method: Annotated[AnyMethod, _short("name")]
+    method: Annotated[AnyMethod, _short("method")]
     """How the base is tuned."""
     stack: tuple[AnyMethod, ...] = ()
     """Further methods that train beside it."""

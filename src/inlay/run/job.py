@@ -18,7 +18,7 @@ from inlay.artifacts.files import read_tensors, write_tensors, write_text
 from inlay.base.architecture import Architecture, read_architecture
 from inlay.base.locate import locate
 from inlay.base.sampling import initial_noise, sample, to_uint8
-from inlay.base.stable_diffusion import StableDiffusion, load_base, with_denoiser
+from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.data.dataset import Dataset, load_dataset
 from inlay.data.views import center_view, pixels
 from inlay.errors import ConfigError
@@ -95,9 +95,7 @@ def check(config: JobConfig) -> Architecture:
         ConfigError: the base is not found, or the objective does not fit it.
         TargetError: a method addresses what the base does not have.
     """
-    architecture = read_architecture(config.base, locate(config.base, weights=config.scratch is None))
-    if config.scratch is not None:
-        architecture = with_denoiser(architecture, config.scratch)
+    architecture = read_architecture(config.base, locate(config.base), config.scratch)
     parts = architecture.meta()
     for method in config.methods:
         method.attach(parts)
@@ -126,7 +124,7 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
     accelerator = Accelerator(
         mixed_precision=mixed,
-        log_with=_trackers(config),
+        log_with=_trackers(config),  # pyright: ignore[reportArgumentType] - a list is invariant
         project_dir=str(directory),
         step_scheduler_with_optimizer=False,
     )

@@ -246,8 +246,7 @@ class Loop:
             return
         grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         flat = torch.cat([total.reshape(1), *(grad.reshape(-1) for grad in grads)])
-        flat = self.accelerator.reduce(flat, "sum")
-        assert isinstance(flat, Tensor)
+        flat = self._summed(flat)
         total.copy_(flat[0])
         for grad, piece in zip(grads, flat[1:].split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(piece.view_as(grad))
@@ -258,8 +257,7 @@ class Loop:
         if self.settings.minutes is None:
             return False
         spent = torch.tensor([seconds], device=self.accelerator.device, dtype=torch.float32)
-        if self.accelerator.num_processes > 1:
-            spent = self.accelerator.reduce(spent, "mean")  # processes must agree on when to end
+        spent = self._summed(spent) / self.accelerator.num_processes  # processes must agree on when to end
         return float(spent) >= self.settings.minutes * 60
 
     def _multiplier(self, step: int, seconds: float) -> float:
@@ -280,7 +278,7 @@ class Loop:
 
     def _save(self, step: int, seconds: float, smoothed: float) -> None:
         if self.accelerator.is_main_process:
-            tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
+            tensors: dict[str, Tensor] = {f"parameter.{name}": value for name, value in self.parameters.items()}
             if self.ema:
                 tensors |= {f"average.{name}": value for name, value in self.ema.state().items()}
             save_checkpoint(
@@ -335,10 +333,14 @@ class Loop:
                 signal.signal(number, handler)
 
     def _stop_everywhere(self) -> bool:
+        return float(self._summed(torch.tensor([float(self._stop)], device=self.accelerator.device))) > 0
+
+    def _summed(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
-            return self._stop
-        flag = torch.tensor([float(self._stop)], device=self.accelerator.device)
-        return float(self.accelerator.reduce(flag, "sum")) > 0  # pyright: ignore[reportArgumentType]
+            return values
+        result = self.accelerator.reduce(values, "sum")
+        assert isinstance(result, Tensor)
+        return result
 
 
 def _cut_trace(path: Path, step: int) -> None:

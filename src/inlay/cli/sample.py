@@ -1,0 +1,70 @@
+"""``inlay sample``: draw pictures with a tuned run or a base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inlay.cli.console import console, emit_json
+from inlay.errors import ConfigError
+
+
+def command(
+    target: Annotated[str, typer.Argument(help="A run directory, or a base: tabletop, a directory, a hub id.")],
+    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to draw; may be given several times.")],
+    pictures: Annotated[int, typer.Option("--pictures", "-n", min=1, help="Pictures of each prompt.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", help="Of the first picture; the next have the next seeds.")] = 0,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="DPM-Solver++ steps.")] = 25,
+    guidance: Annotated[float, typer.Option("--guidance", help="Classifier-free guidance; 1 for none.")] = 7.0,
+    negative_prompt: Annotated[str, typer.Option("--negative-prompt", help="What to lead away from.")] = "",
+    size: Annotated[str | None, typer.Option("--size", help="Pixels: SIDE or WIDTHxHEIGHT; the base's own.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to; by default TARGET/samples, or samples/.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the files as JSON; progress goes to stderr.")] = False,
+) -> None:
+    """Draw pictures with a tuned run or a base."""
+    dimensions = _dimensions(size)
+    from inlay.cli.progress import TerminalReporter
+    from inlay.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from inlay.run.draw import draw, load_target, save_drawn
+
+    with TerminalReporter(to_stderr=json) as reporter:
+        base = load_target(target)
+        for text in base.overlong(prompt):
+            reporter.note(f"the text encoder sees only the beginning of the prompt {text!r}")
+        drawn = draw(
+            base,
+            prompt,
+            pictures,
+            seed,
+            steps,
+            guidance,
+            negative_prompt,
+            dimensions,
+            progress=lambda done, total: reporter.progress("drawing", done, total),
+        )
+    is_run = (Path(target) / "run.yaml").is_file()
+    paths = save_drawn(drawn, out or (Path(target) / "samples" if is_run else Path("samples")))
+    if json:
+        pictures_json = [
+            {"file": str(path), "prompt": one.prompt, "seed": one.seed}
+            for path, one in zip(paths[1:], drawn, strict=True)
+        ]
+        emit_json({"grid": str(paths[0]), "pictures": pictures_json})
+        return
+    console.print(f"look at      {paths[0]}", soft_wrap=True)
+    console.print(
+        f"one by one   {paths[1]} and {len(paths) - 2} more" if len(paths) > 2 else f"picture      {paths[1]}"
+    )
+
+
+def _dimensions(size: str | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    width, _, height = size.partition("x")
+    if not width.isdecimal() or not (height or width).isdecimal():
+        raise ConfigError(f"--size {size}: must be SIDE or WIDTHxHEIGHT in pixels, such as 512 or 768x512")
+    return int(height or width), int(width)

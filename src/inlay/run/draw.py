@@ -1,0 +1,101 @@
+"""Pictures from a tuned run or from a base."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inlay.base.sampling import initial_noise, sample
+from inlay.base.settings import BaseSettings
+from inlay.base.stable_diffusion import StableDiffusion, load_base
+from inlay.errors import ConfigError
+from inlay.run.job import RUN_FILE, load_run
+from inlay.run.pictures import Block, Row, grid, save_picture
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One picture and what it came from."""
+
+    prompt: str
+    seed: int
+    pixels: np.ndarray
+    """uint8 [H, W, 3]."""
+
+
+def load_target(target: str, device: str | None = None) -> StableDiffusion:
+    """Return what to draw with: a finished run directory's tuned model, or a base by its name.
+
+    Raises:
+        InlayError: neither is found, or its files are broken.
+    """
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if (Path(target) / RUN_FILE).is_file():
+        return load_run(Path(target))[0].to(place)
+    return load_base(BaseSettings(model=target)).to(place)
+
+
+def draw(
+    base: StableDiffusion,
+    prompts: Sequence[str],
+    pictures: int = 4,
+    seed: int = 0,
+    steps: int = 25,
+    guidance: float = 7.0,
+    negative_prompt: str = "",
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Drawn]:
+    """Draw ``pictures`` pictures of each prompt; number n of each starts from the noise of ``seed`` + n.
+
+    Args:
+        base: from :func:`load_target`.
+        prompts: what to draw.
+        pictures: how many of each.
+        seed: of the first picture.
+        steps: calls of the denoiser a picture.
+        guidance: scale of classifier-free guidance; 1 for none.
+        negative_prompt: what guidance leads away from.
+        size: (height, width) in pixels, by default the base's own.
+        progress: told (denoiser calls done, in all).
+
+    Raises:
+        ConfigError: the size does not fit the base.
+    """
+    side = base.architecture.resolution
+    unit = base.architecture.downscale * 2 ** (len(base.architecture.unet["block_out_channels"]) - 1)
+    size = size or (side, side)
+    if any(length < unit or length % unit for length in size):
+        raise ConfigError(f"size {size[0]} x {size[1]}: height and width must be multiples of {unit} pixels here")
+    wanted = [(prompt, seed + number) for prompt in prompts for number in range(pictures)]
+    noise = initial_noise(base, [number for _, number in wanted], size)
+    texts = [prompt for prompt, _ in wanted]
+    images = sample(base, texts, noise, steps, guidance, negative_prompt, progress=progress).numpy()
+    return [Drawn(prompt, number, image) for (prompt, number), image in zip(wanted, images, strict=True)]
+
+
+def save_drawn(drawn: Sequence[Drawn], directory: Path) -> list[Path]:
+    """Write each picture as a PNG of its own, and all in one grid; existing files stay, numbers go on.
+
+    Returns:
+        The grid's path, then the pictures'.
+    """
+    from PIL import Image
+
+    taken = [re.match(r"(\d{4})-", path.name) for path in directory.glob("*.png")] if directory.is_dir() else []
+    first = 1 + max((int(match[1]) for match in taken if match), default=0)
+    rows: dict[str, list[Drawn]] = {}
+    for one in drawn:
+        rows.setdefault(one.prompt, []).append(one)
+    seeds = {prompt: ", ".join(str(one.seed) for one in ones) for prompt, ones in rows.items()}
+    picture = grid([Row(p, [Block(f"seeds {seeds[p]}", [one.pixels for one in ones])]) for p, ones in rows.items()])
+    paths = [save_picture(picture, directory / f"{first:04d}-grid.png")]
+    for number, one in enumerate(drawn, first + 1):
+        slug = re.sub(r"[^a-z0-9]+", "-", one.prompt.lower()).strip("-")[:60]
+        paths.append(save_picture(Image.fromarray(one.pixels), directory / f"{number:04d}-{slug}-{one.seed}.png"))
+    return paths
