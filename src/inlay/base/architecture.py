@@ -14,6 +14,7 @@ from inlay.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 TEXT_WIDTH_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 """A tensor of every Stable Diffusion 1.x and 2.x checkpoint; its second axis is the width of the text states."""
 
@@ -107,11 +108,37 @@ def read_architecture(
             f"{' with added embeddings (SDXL)' if configs['unet'].get('addition_embed_type') else ''}; "
             "allowed: the UNet2DConditionModel of Stable Diffusion 1.x and 2.x"
         )
+    _check_inputs(settings, configs)
+    scheduler = configs["scheduler"]
     if settings.prediction != "auto":
-        configs["scheduler"]["prediction_type"] = settings.prediction
+        scheduler["prediction_type"] = settings.prediction
     if settings.zero_terminal_snr != "auto":
-        configs["scheduler"]["rescale_betas_zero_snr"] = settings.zero_terminal_snr
+        scheduler["rescale_betas_zero_snr"] = settings.zero_terminal_snr
+    if scheduler.get("rescale_betas_zero_snr"):
+        # The last timestep holds no signal: sampling must start exactly there (arXiv 2305.08891, section 3.3).
+        scheduler["timestep_spacing"] = "trailing"
     return Architecture(**configs)
+
+
+def _check_inputs(settings: BaseSettings, configs: dict[str, dict[str, Any]]) -> None:
+    """Refuse relatives of Stable Diffusion that would train, but wrongly."""
+    channels, latents = configs["unet"].get("in_channels", 4), configs["vae"].get("latent_channels", 4)
+    if channels != latents:
+        raise ConfigError(
+            f"base.model={settings.model}: the denoiser takes {channels} channels and latents have {latents}; models "
+            "for inpainting, upscaling, depth or editing see more than the noisy latents and are not supported"
+        )
+    if "beta_start" not in configs["scheduler"] and not configs["scheduler"].get("trained_betas"):
+        raise ConfigError(
+            f"base.model={settings.model}: its scheduler {configs['scheduler'].get('_class_name', '')} states no "
+            "schedule of betas; allowed: the discrete-time diffusion schedules of Stable Diffusion 1.x and 2.x"
+        )
+    prediction = configs["scheduler"].get("prediction_type", "epsilon")
+    if settings.prediction == "auto" and prediction not in PREDICTIONS:
+        raise ConfigError(
+            f"base.model={settings.model}: its scheduler says that the denoiser predicts {prediction!r}; "
+            f"allowed: {', '.join(PREDICTIONS)}"
+        )
 
 
 def architecture_folder(settings: BaseSettings, location: Location) -> Path:

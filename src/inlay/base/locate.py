@@ -104,9 +104,10 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Path:
             ignore_patterns=["*.fp16.*", "*non_ema*", "safety_checker/*"],
         )
     except Exception as error:  # the hub client raises many kinds, network errors among them
+        said = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise ConfigError(
-            f"base.model={name}: no such directory here, and the hub did not give it "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); download it elsewhere and give its directory"
+            f"base.model={name}: no such directory here, and the hub did not give it ({said}); "
+            "download it elsewhere and give its directory"
         ) from None
     return Path(folder)
 

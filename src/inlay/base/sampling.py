@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 
 def sampler_config(base: StableDiffusion) -> dict:
-    """Return the configuration of the DPM-Solver++ scheduler (order 2, arXiv 2211.01095) that belongs to a base."""
+    """Return the configuration of the DPM-Solver++ scheduler (order 2, arXiv 2211.01095) that belongs to a base.
+
+    It is what ``DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)`` takes over in diffusers.
+    """
     keep = ["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "trained_betas"]
     known = {key: base.scheduler.config[key] for key in keep}
     known["rescale_betas_zero_snr"] = bool(base.scheduler.config.get("rescale_betas_zero_snr", False))
-    known["steps_offset"] = base.architecture.scheduler.get("steps_offset", 0)
-    if known["rescale_betas_zero_snr"]:
-        # The last timestep holds no signal: sampling must start exactly there (arXiv 2305.08891, section 3.3).
-        known["timestep_spacing"] = "trailing"
+    # Stated in the base's files or left to the solver, whose default is not that of the training scheduler.
+    stated = base.architecture.scheduler
+    known |= {key: stated[key] for key in ("timestep_spacing", "steps_offset") if key in stated}
     return known
 
 
@@ -75,7 +77,7 @@ def sample(
     with base.evaluating():
         empty = base.encode_text([negative_prompt]) if guidance != 1 else None
         for number, chunk in enumerate(chunks):
-            scheduler = DPMSolverMultistepScheduler.from_config(sampler_config(base))
+            scheduler = DPMSolverMultistepScheduler(**sampler_config(base))
             scheduler.set_timesteps(steps, device=base.device)
             states = base.encode_text([prompts[index] for index in chunk])
             if empty is not None:

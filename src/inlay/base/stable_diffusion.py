@@ -23,6 +23,7 @@ from inlay.errors import ConfigError
 from inlay.randomness import derive
 
 PARTS = ("unet", "vae", "text_encoder")
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 class StableDiffusion:
@@ -37,7 +38,7 @@ class StableDiffusion:
         self.name = name
         """As the user gave it."""
         self.file_hash: str | None = None
-        """SHA-256 over the weights' files, None where the denoiser was initialised here."""
+        """SHA-256 over the files that the weights were read from."""
         self.scheduler = make_scheduler(architecture.scheduler)
         for module in components.values():
             module.requires_grad_(False).eval()
@@ -110,7 +111,7 @@ class StableDiffusion:
     def overlong(self, prompts: Sequence[str]) -> list[str]:
         """Return those prompts of which the text encoder would not see the end."""
         limit = self.architecture.text_shape[0]
-        lengths = [len(ids) for ids in self.tokenizer(list(prompts)).input_ids]
+        lengths = [len(ids) for ids in self.tokenizer(list(prompts), verbose=False).input_ids]
         return [prompt for prompt, length in zip(prompts, lengths, strict=True) if length > limit]
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -146,7 +147,7 @@ class StableDiffusion:
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
         keep = {key: value for key, value in self.architecture.scheduler.items() if not key.startswith("_")}
-        scheduler = DDIMScheduler.from_config({"clip_sample": False, "set_alpha_to_one": False, **keep})
+        scheduler: Any = DDIMScheduler.from_config({"clip_sample": False, "set_alpha_to_one": False, **keep})
         pipeline = StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder,
@@ -158,6 +159,8 @@ class StableDiffusion:
             requires_safety_checker=False,
         )
         pipeline.save_pretrained(directory, safe_serialization=True)
+        # transformers before 5 and the tools built on it read these two files instead of tokenizer.json.
+        self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
 
 
 def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, seed: int = 0) -> StableDiffusion:
@@ -214,8 +217,8 @@ def _fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
     expected = module.state_dict()
     if not any(key.startswith("text_model.") for key in expected):
         state = {key.removeprefix("text_model."): value for key, value in state.items()}
-    # Older files hold position indices, which are no weights; CLIPTextModel has no projection.
-    state = {key: value for key, value in state.items() if not key.endswith("position_ids")}
+    # Older files hold position indices, which are no weights, and other names; CLIPTextModel has no projection.
+    state = {_present_name(key): value for key, value in state.items() if not key.endswith("position_ids")}
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     unexpected = [key for key in unexpected if key != "text_projection.weight"]
     wrong = [
@@ -229,6 +232,15 @@ def _fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
         raise ConfigError(f"{where}: the weights do not fit the configuration: {said}")
     module.load_state_dict({key: state[key].to(torch.float32) for key in expected}, assign=True)
     _restore_buffers(module)
+
+
+def _present_name(key: str) -> str:
+    """Return the name that diffusers now gives to a tensor of the autoencoder's attention (files of 2022 and 2023)."""
+    before, found, after = key.partition("mid_block.attentions.0.")
+    for old, new in OLD_ATTENTION.items():
+        if found and after.startswith(f"{old}."):
+            return before + found + new + after.removeprefix(old)
+    return key
 
 
 def _restore_buffers(module: nn.Module) -> None:
@@ -249,7 +261,7 @@ def _load_checkpoint(
     from diffusers.loaders import single_file_utils as layout
 
     state = load_file(location.path)
-    if "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight" in state:
+    if any(key.startswith("cond_stage_model.transformer.") for key in state):
         text = layout.convert_ldm_clip_checkpoint(state)
     else:
         text = layout.convert_open_clip_checkpoint(architecture.build("text_encoder"), state)

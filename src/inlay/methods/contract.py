@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from inlay.errors import ArtifactError
+from inlay.errors import ArtifactError, TargetError
 from inlay.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,6 +96,18 @@ class Attachment(ABC):
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])
+
+
+def pick(components: Mapping[str, nn.Module], wanted: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the wanted parts of a base.
+
+    Raises:
+        TargetError: the base lacks one of them.
+    """
+    absent = [name for name in wanted if name not in components]
+    if absent:
+        raise TargetError(f"the base has no {' and no '.join(absent)}; it has: {', '.join(components)}")
+    return {name: components[name] for name in wanted}
 
 
 def _difference(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:

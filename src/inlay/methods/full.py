@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from inlay.errors import TargetError
-from inlay.methods.contract import Attachment, Method
+from inlay.methods.contract import Attachment, Method, pick
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,16 +43,19 @@ class Full(Method):
     def attach(self, components: Mapping[str, nn.Module]) -> FullAttachment:
         """Let the chosen parameters train, keeping a copy of them for :meth:`FullAttachment.detach`."""
         chosen: dict[str, nn.Parameter] = {}
-        for component in self.components:
-            for name, parameter in components[component].named_parameters():
-                if self.parameters is None or re.search(self.parameters, name):
-                    chosen[f"{component}.{name}"] = parameter
-        if not chosen:
-            example = next(iter(dict(components[self.components[0]].named_parameters())))
-            raise TargetError(
-                f"method.parameters={self.parameters!r} is found in no parameter name of {', '.join(self.components)}; "
-                f"names look like {example}"
-            )
+        for component, root in pick(components, self.components).items():
+            # Wrapped layers keep their names; what another method trains is not the base's, or is trained already.
+            named = {name.replace(".base_layer.", "."): parameter for name, parameter in root.named_parameters()}
+            frozen = {name: parameter for name, parameter in named.items() if not parameter.requires_grad}
+            found = {name: frozen[name] for name in frozen if re.search(self.parameters or "", name)}
+            if not found and len(frozen) == 0:
+                raise TargetError(f"full: another method trains all of the base's {component} already")
+            if not found:
+                raise TargetError(
+                    f"method.parameters={self.parameters!r} is found in no name of a frozen parameter of {component}; "
+                    f"names look like {next(iter(frozen))}"
+                )
+            chosen |= {f"{component}.{name}": parameter for name, parameter in found.items()}
         return FullAttachment(self, chosen)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from inlay.errors import TargetError
-from inlay.methods.contract import Attachment, Method
+from inlay.methods.contract import Attachment, Method, pick
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,27 +67,33 @@ class Lora(Method):
 
     def attach(self, components: Mapping[str, nn.Module]) -> LoraAttachment:
         """Wrap the chosen layers; see :meth:`Method.attach`."""
-        chosen = {"unet": self._choose(components["unet"])}
+        wanted = ("unet", "text_encoder") if self.text_encoder else ("unet",)
+        roots = pick(components, wanted)
+        chosen = {"unet": self._choose(roots["unet"])}
         if self.text_encoder:
-            names = linear_layers(components["text_encoder"])
+            names = linear_layers(roots["text_encoder"])
             chosen["text_encoder"] = [name for name in names if re.search(rf"(^|\.)({TEXT_TARGETS})$", name)]
             if not chosen["text_encoder"]:
                 raise TargetError("method.text_encoder=true: the base's text encoder has no CLIP attention layers")
-        return LoraAttachment(self, {part: components[part] for part in chosen}, chosen)
+        return LoraAttachment(self, roots, chosen)
 
     def _choose(self, unet: nn.Module) -> list[str]:
         names = linear_layers(unet)
         if not isinstance(self.targets, str):
             absent = [target for target in self.targets if not any(_ends(name, target) for name in names)]
             if absent:
-                endings = sorted({re.sub(r".*?([a-z_]\w*(\.\d+)*)$", r"\1", name) for name in names})
                 raise TargetError(
                     f"method.targets: no layer of the denoiser ends in {', '.join(map(repr, absent))}; "
-                    f"layers end in: {', '.join(endings)}"
+                    f"layers end in: {_endings(names)}"
                 )
             return [name for name in names if any(_ends(name, target) for target in self.targets)]
         if self.targets in PRESETS:
-            return [name for name in names if re.search(rf"(^|\.)({PRESETS[self.targets]})$", name)]
+            chosen = [name for name in names if re.search(rf"(^|\.)({PRESETS[self.targets]})$", name)]
+            if not chosen:
+                raise TargetError(
+                    f"method.targets={self.targets}: the denoiser has no such layers; layers end in: {_endings(names)}"
+                )
+            return chosen
         chosen = [name for name in names if re.fullmatch(self.targets, name)]
         if not chosen:
             raise TargetError(
@@ -110,6 +116,11 @@ def linear_layers(module: nn.Module) -> list[str]:
     return names
 
 
+def _endings(names: list[str]) -> str:
+    """Return what layer names end in: the last word, with the numbers behind it."""
+    return ", ".join(sorted({re.sub(r".*?([a-zA-Z_]\w*(\.\d+)*)$", r"\1", name) for name in names}))
+
+
 def _ends(name: str, ending: str) -> bool:
     return name == ending or name.endswith(f".{ending}")
 
@@ -120,37 +131,26 @@ class LoraAttachment(Attachment):
     def __init__(self, method: Lora, roots: Mapping[str, nn.Module], chosen: Mapping[str, list[str]]):
         """Wrap the layers named in ``chosen``, part by part."""
         import torch
-        from peft import LoraConfig, inject_adapter_in_model
 
         self.method: Lora = method
         self._roots = dict(roots)
         self._adapter = next(ADAPTER_NAMES)
         self._layers: dict[str, Any] = {}
-        before = {part: {id(p) for p in root.parameters() if p.requires_grad} for part, root in roots.items()}
-        for part, root in roots.items():
-            config = LoraConfig(
-                r=method.rank,
-                lora_alpha=self.alpha,  # pyright: ignore[reportArgumentType]
-                target_modules=list(chosen[part]),
-                lora_dropout=method.dropout,
-                use_dora=method.dora,
-                use_rslora=method.rslora,
-                init_lora_weights=True,
-            )
-            training = root.training
-            inject_adapter_in_model(config, root, adapter_name=self._adapter)
-            root.train(training)
-            for name in chosen[part]:
-                layer: Any = root.get_submodule(name)
+        for part, names in chosen.items():
+            _inject(roots[part], names, self._adapter, method, self.alpha)
+            for name in names:
+                layer: Any = roots[part].get_submodule(name)
+                layer.train(layer.get_base_layer().training)
+                _activate(layer, [*layer.active_adapters, self._adapter])
                 self._layers[f"{part}.{name}"] = layer
-                _activate(layer, [*(_others(layer, self._adapter)), self._adapter])
-            # PEFT freezes what it did not make: give other attachments' parameters back their gradients.
-            for parameter in root.parameters():
-                if id(parameter) in before[part]:
-                    parameter.requires_grad_(True)
         for parameter in self.parameters().values():
             parameter.data = parameter.data.to(torch.float32)
             parameter.requires_grad_(True)
+        if method.dora:
+            for layer in self._layers.values():
+                # PEFT measured the weights in the base's precision; forward passes measure them in float32.
+                vector, weight = layer.lora_magnitude_vector[self._adapter], layer.get_base_layer().weight.detach()
+                vector.weight.data = vector.get_weight_norm(weight.to(torch.float32), torch.zeros_like(weight), 1)
 
     @property
     def alpha(self) -> float:
@@ -163,7 +163,8 @@ class LoraAttachment(Attachment):
 
     def parameters(self) -> dict[str, nn.Parameter]:
         found: dict[str, nn.Parameter] = {}
-        for name, layer in self._layers.items():
+        for path, layer in self._layers.items():
+            name = self._saved_name(path)
             for kind in ("lora_A", "lora_B"):
                 found[f"{name}.{kind}.weight"] = getattr(layer, kind)[self._adapter].weight
             if self.method.dora:
@@ -182,6 +183,13 @@ class LoraAttachment(Attachment):
                 _activate(layer, active[name])
 
     def merge(self) -> None:
+        for path, layer in self._layers.items():
+            others = _others(layer, self._adapter)
+            if any(name in layer.lora_magnitude_vector for name in others) or (others and self.method.dora):
+                raise TargetError(
+                    f"lora: {path} carries a DoRA and another LoRA. DoRA scales what all of them give together, so "
+                    "they cannot be folded into the base one after the other; detach one of them first"
+                )
         for layer in self._layers.values():
             layer.merge(adapter_names=[self._adapter])
             layer.merged_adapters.remove(self._adapter)
@@ -189,18 +197,12 @@ class LoraAttachment(Attachment):
 
     def detach(self) -> None:
         for path, layer in self._layers.items():
-            part, _, name = path.partition(".")
-            others = _others(layer, self._adapter)
-            _activate(layer, others)
+            _activate(layer, _others(layer, self._adapter))
             layer.delete_adapter(self._adapter)
-            if not others:
+            if not layer.lora_A:
+                part, _, name = path.partition(".")
                 parent, _, child = name.rpartition(".")
                 setattr(self._roots[part].get_submodule(parent), child, layer.get_base_layer())
-        for root in self._roots.values():
-            configs = getattr(root, "peft_config", {})
-            configs.pop(self._adapter, None)
-            if not configs and hasattr(root, "peft_config"):
-                del root.peft_config
         self._layers = {}
 
     def metadata(self) -> dict[str, str]:
@@ -223,6 +225,46 @@ class LoraAttachment(Attachment):
             }.items()
         }
         return {"lora_adapter_metadata": json.dumps(settings, sort_keys=True)}
+
+    def _saved_name(self, path: str) -> str:
+        """Return a layer's name in files. All published ones have CLIP's level `text_model`, transformers 5 has not."""
+        part, _, name = path.partition(".")
+        if part == "text_encoder" and not name.startswith("text_model."):
+            return f"{part}.text_model.{name}"
+        return path
+
+
+def _inject(root: nn.Module, names: list[str], adapter: str, method: Lora, alpha: float) -> None:
+    """Let PEFT wrap layers, and undo what it does to everything else.
+
+    PEFT takes the new adapter for the only one: it switches others off, freezes their parameters, and keeps a table of
+    adapters on the root, at which it warns the next time.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    config = LoraConfig(
+        r=method.rank,
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]
+        # An expression, since PEFT takes listed names for endings too, and "0" ends many names.
+        target_modules="|".join(re.escape(name) for name in names),
+        lora_dropout=method.dropout,
+        use_dora=method.dora,
+        use_rslora=method.rslora,
+        init_lora_weights=True,
+    )
+    trainable = [parameter for parameter in root.parameters() if parameter.requires_grad]
+    active = {id(layer): list(layer.active_adapters) for layer in root.modules() if isinstance(layer, BaseTunerLayer)}
+    table = vars(root).pop("peft_config", None)
+    inject_adapter_in_model(config, root, adapter_name=adapter)
+    del root.peft_config
+    if table is not None:
+        root.peft_config = table
+    for layer in root.modules():
+        if isinstance(layer, BaseTunerLayer):
+            _activate(layer, active.get(id(layer), []))
+    for parameter in trainable:
+        parameter.requires_grad_(True)
 
 
 def _others(layer: Any, adapter: str) -> list[str]:
