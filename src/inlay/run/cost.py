@@ -1,0 +1,272 @@
+"""What a training step costs in arithmetic and memory, counted by taking the step on the meta device.
+
+The meta device knows shapes and dtypes and computes nothing, so the counts are those of the real modules with the real
+methods attached: frozen layers have no weight gradient, layers before the first trained one no backward pass at all.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from inlay.base.stable_diffusion import StableDiffusion
+from inlay.objective.loss import loss_per_sample
+
+# What torch.autocast computes in the lower precision, of what these models are made of.
+LOWERED = {F.linear, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.baddbmm}
+# What torch.autocast computes in float32 on an accelerator; on a CPU it leaves the input's precision.
+RAISED = {F.group_norm, F.layer_norm, F.softmax, torch.softmax, Tensor.softmax}
+ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """One micro-batch forward and backward."""
+
+    forward_flops: int
+    """Multiplications and additions each counted, in matrix products, convolutions and attention."""
+    backward_flops: int
+    """The same; what gradient checkpointing computes again is in it."""
+    kept_bytes: int
+    """Tensors that live from the forward pass to the backward pass, weights apart."""
+    activations_bytes: int
+    """Largest size at one moment of all tensors but weights and their gradients."""
+    peak_bytes: int
+    """Largest size at one moment of all tensors but weights: activations are freed while gradients arrive."""
+
+
+@dataclass(frozen=True)
+class ForwardCost:
+    """One call without gradients."""
+
+    flops: int
+    peak_bytes: int
+    """Largest size at one moment of all tensors but weights."""
+    result: Any
+    """What the call returned, on the meta device."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The numbers that training computes with."""
+
+    lowered: torch.dtype | None
+    """The precision of mixed-precision arithmetic, None for float32 throughout."""
+    accelerator: bool
+    """Mixed precision as on an accelerator rather than as on a CPU."""
+
+
+def step_cost(
+    base: StableDiffusion,
+    owned: Iterable[nn.Parameter],
+    latents: tuple[int, int, int, int],
+    arithmetic: Arithmetic,
+    checkpointing: bool,
+) -> StepCost:
+    """Take one step and count.
+
+    Args:
+        base: on the meta device, methods attached, frozen weights in their precision.
+        owned: the trained parameters; when some lie in the text encoder, it is computed with the step.
+        latents: shape [B, C, h, w] of a micro-batch.
+        arithmetic: of the run.
+        checkpointing: with gradient checkpointing in the denoiser.
+    """
+    owned = list(owned)
+    in_text = not {id(p) for p in base.text_encoder.parameters()}.isdisjoint(id(p) for p in owned)
+    tokens, width = base.architecture.text_shape
+    with torch.device("meta"):
+        noisy = torch.empty(latents)
+        timesteps = torch.zeros(latents[0], dtype=torch.int64)
+        token_ids = torch.zeros((latents[0], tokens), dtype=torch.int64)
+        states = torch.empty((latents[0], tokens, width))
+    emulation = _Emulation(arithmetic)
+    live = _Live([noisy, timesteps, token_ids, states, *_weights(base)])
+    trained = [base.unet, base.text_encoder] if in_text else [base.unet]
+    hooks = [parameter.register_post_accumulate_grad_hook(live.count_as_gradient) for parameter in owned]
+    if checkpointing:
+        # A function mode is off inside backward(), so what is computed again there must switch it on itself.
+        base.unet.enable_gradient_checkpointing(
+            lambda module, *inputs: checkpoint(
+                module, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), emulation)
+            )
+        )
+    try:
+        with _flop_counter() as flops, live, emulation:
+            for module in trained:
+                module.train()
+            if in_text:
+                states = base.text_encoder(token_ids)[0]
+            output = base.predict(noisy, timesteps, states)
+            loss = loss_per_sample(output, torch.zeros_like(noisy), noisy.new_ones(latents[0])).sum()
+            del output
+            emulation.end_of_forward()
+            kept, forward = live.activations, flops.get_total_flops()
+            loss.backward()
+        return StepCost(forward, flops.get_total_flops() - forward, kept, live.most_activations, live.most)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter in owned:
+            parameter.grad = None
+        for module in trained:
+            module.eval()
+        if checkpointing:
+            base.unet.disable_gradient_checkpointing()
+
+
+def forward_cost(base: StableDiffusion, arithmetic: Arithmetic, call: Callable[[], Any]) -> ForwardCost:
+    """Make a call that computes with the parts of ``base``, without gradients, and count.
+
+    Args:
+        base: on the meta device.
+        arithmetic: of the run.
+        call: makes its inputs on the meta device, inside ``torch.device("meta")``.
+    """
+    live = _Live(_weights(base))
+    with torch.no_grad(), torch.device("meta"), _flop_counter() as flops, live, _Emulation(arithmetic):
+        result = call()
+    return ForwardCost(flops.get_total_flops(), live.most, result)
+
+
+def _weights(base: StableDiffusion) -> Iterable[Tensor]:
+    for module in base.components.values():
+        yield from module.parameters()
+        yield from module.buffers()
+
+
+def _flop_counter() -> FlopCounterMode:
+    return FlopCounterMode(
+        display=False, custom_mapping={ATTENTION: _attention_flops, ATTENTION_BACKWARD: _attention_backward_flops}
+    )
+
+
+class _Emulation(TorchFunctionMode):
+    """Attention as the fused kernels of CPUs and accelerators compute it, and autocast, for the meta device.
+
+    Left to itself the meta device keeps every attention matrix for the backward pass, which no fused kernel does, and
+    has no autocast.
+    """
+
+    def __init__(self, arithmetic: Arithmetic):
+        super().__init__()
+        self._lowered, self._accelerator = arithmetic.lowered, arithmetic.accelerator
+        self._weights: dict[int, Tensor] | None = {}
+
+    def end_of_forward(self) -> None:
+        """Forget the cast weights, as autocast does when its context ends."""
+        self._weights = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            args, kwargs = self._cast(args, kwargs, self._lowered)
+            return _fused_attention(*args, **kwargs)
+        if func in LOWERED:
+            args, kwargs = self._cast(args, kwargs, self._lowered)
+        elif func in RAISED and self._accelerator and self._lowered is not None:
+            args, kwargs = self._cast(args, kwargs, torch.float32)
+        return func(*args, **kwargs)
+
+    def _cast(self, args: Any, kwargs: Any, dtype: torch.dtype | None) -> tuple[Any, Any]:
+        if dtype is None:
+            return args, kwargs
+        return tree_map_only(Tensor, lambda tensor: self._to(tensor, dtype), (args, kwargs))
+
+    def _to(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        if not tensor.is_floating_point() or tensor.dtype == dtype:
+            return tensor
+        # As autocast does, cast a trained weight once a forward pass however often it is used.
+        if self._weights is None or not (tensor.is_leaf and tensor.requires_grad):
+            return tensor.to(dtype)
+        if id(tensor) not in self._weights:
+            self._weights[id(tensor)] = tensor.to(dtype)
+        return self._weights[id(tensor)]
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    return ATTENTION(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Two matrix products: queries with keys, weights with values. Shapes [B, heads, tokens, width]."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _attention_backward_flops(
+    grad_out: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    """Two gradients of each product. What fused kernels compute again to save memory is not counted."""
+    return 2 * _attention_flops(query, key, value)
+
+
+class _Live(TorchDispatchMode):
+    """The size of all tensors that operations have made and that still live."""
+
+    def __init__(self, apart: Iterable[Tensor]):
+        super().__init__()
+        self.activations = self.gradients = self.most_activations = self.most = 0
+        self._apart = {tensor.untyped_storage()._cdata for tensor in apart}
+        self._sizes: dict[int, tuple[int, bool]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._see(tensor)
+        return result
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        place = storage._cdata
+        if place in self._apart or place in self._sizes:
+            return
+        self._sizes[place] = (storage.nbytes(), False)
+        self._add(storage.nbytes(), False)
+        weakref.finalize(storage, self._forget, place).atexit = False
+
+    def _forget(self, place: int) -> None:
+        size, gradient = self._sizes.pop(place)
+        self._add(-size, gradient)
+
+    def _add(self, size: int, gradient: bool) -> None:
+        if gradient:
+            self.gradients += size
+        else:
+            self.activations += size
+        self.most_activations = max(self.most_activations, self.activations)
+        self.most = max(self.most, self.activations + self.gradients)
+
+    def count_as_gradient(self, parameter: Tensor) -> None:
+        """Take a parameter's gradient out of the activations; a hook for when it has arrived."""
+        assert parameter.grad is not None
+        self._see(parameter.grad)
+        place = parameter.grad.untyped_storage()._cdata
+        size, gradient = self._sizes[place]
+        if not gradient:
+            self._sizes[place] = (size, True)
+            self.activations -= size
+            self.gradients += size

@@ -1,0 +1,190 @@
+"""Memory and arithmetic of a run's phases: encoding the pictures, training, drawing previews."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from inlay.base.sampling import sample
+from inlay.base.stable_diffusion import StableDiffusion
+from inlay.data.dataset import Dataset
+from inlay.methods import Attachment
+from inlay.run.config import JobConfig
+from inlay.run.cost import Arithmetic, forward_cost, step_cost
+from inlay.run.machine import Machine
+
+DRAWN_AT_A_TIME = int(inspect.signature(sample).parameters["batch_size"].default)
+CAPTIONS_AT_A_TIME = 64
+LOWERED = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the device that trains; on a CPU the originals and the libraries lie there too."""
+
+    frozen_weights_bytes: int
+    trained_weights_bytes: int
+    optimizer_bytes: int
+    """AdamW's two running means."""
+    average_bytes: int
+    """Averaged weights (`train.ema`)."""
+    originals_bytes: int
+    """Full tuning's copy of the weights that it changes, in the host's memory."""
+    libraries_bytes: int
+    """Python and the libraries, on a CPU; 0 elsewhere."""
+    gradients_bytes: int
+    activations_bytes: int
+    """Most at one moment of a micro-batch, gradients of the weights apart."""
+    kept_for_backward_bytes: int
+    """What of the activations the backward pass needs, and gradient checkpointing therefore saves."""
+    overlap_bytes: int
+    """By how much gradients and activations together are less than their sum: some go while others come."""
+    encoding_bytes: int
+    """Peak of encoding pictures and captions."""
+    training_bytes: int
+    """Peak of a training step."""
+    previews_bytes: int
+    """Peak of drawing previews."""
+    peak_bytes: int
+    """The greatest of the three."""
+    training_bytes_other: int
+    """Peak of a training step if `train.gradient_checkpointing` were the other way round."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs, multiplications and additions each counted."""
+
+    forward_image_flops: int
+    """The denoiser (and what else trains) on one picture."""
+    backward_image_flops: int
+    """Only what the trained parameters need; with gradient checkpointing, also what is computed again."""
+    encode_picture_flops: int
+    encode_caption_flops: int
+    forward_step_flops: int
+    """Over the whole batch; with what is encoded at every visit."""
+    backward_step_flops: int
+    training_flops: int | None
+    """All steps; null when their number is not known."""
+    preview_flops: int
+    """One round of previews."""
+
+
+def footprint(
+    config: JobConfig,
+    base: StableDiffusion,
+    attachments: Sequence[Attachment],
+    latent_shape: tuple[int, int, int],
+    dataset: Dataset | None,
+    steps: int | None,
+    machine: Machine,
+) -> tuple[Memory, Work, int]:
+    """Return memory and work of a run, and the bytes of one number of the text states.
+
+    Args:
+        config: the job.
+        base: on the meta device, methods attached and frozen weights cast.
+        attachments: the attached methods.
+        latent_shape: [C, h, w] of one picture.
+        dataset: the pictures, None when they are not here.
+        steps: optimizer steps, None when not known.
+        machine: where it would run.
+    """
+    train = config.train
+    arithmetic = Arithmetic(LOWERED[train.precision], machine.device != "cpu")
+    tuned = frozenset().union(*(attachment.components for attachment in attachments))
+    owned = {id(p): p for attachment in attachments for p in attachment.parameters().values()}
+    micro_batch = train.batch_size // train.accumulate
+    costs = {
+        checkpointing: step_cost(base, owned.values(), (micro_batch, *latent_shape), arithmetic, checkpointing)
+        for checkpointing in (False, True)
+    }
+    cost = costs[train.gradient_checkpointing]
+    cached = "vae" not in tuned and config.data.crop == "center"
+
+    side = latent_shape[1] * base.architecture.downscale
+    # As many as Diffusion.build_caches encodes together.
+    pictures = max(1, min(64, 64 * 256**2 // side**2 // 8)) if cached else micro_batch
+    if cached and dataset is not None:
+        pictures = min(pictures, len(dataset) + len(dataset.validation))
+    encoded = forward_cost(base, arithmetic, lambda: base.encode_images(torch.empty(pictures, 3, side, side)))
+    tokens, width = base.architecture.text_shape
+    captions = _captions(dataset)
+    texts = min(CAPTIONS_AT_A_TIME, captions + 1)
+    read = forward_cost(base, arithmetic, lambda: base.text_encoder(torch.zeros((texts, tokens), dtype=torch.int64))[0])
+    prompts = len(config.preview.prompts) if config.preview.prompts else min(4, max(1, captions))
+    drawn = prompts * config.preview.pictures
+    at_a_time = min(drawn, DRAWN_AT_A_TIME)
+    passes = 1 if config.preview.guidance == 1 else 2
+    called = forward_cost(
+        base,
+        arithmetic,
+        lambda: base.predict(
+            torch.empty(passes * at_a_time, *latent_shape),
+            torch.zeros(passes * at_a_time, dtype=torch.int64),
+            torch.empty(passes * at_a_time, tokens, width),
+        ),
+    )
+    decoded = forward_cost(base, arithmetic, lambda: base.decode(torch.empty(at_a_time, *latent_shape)))
+
+    trained = sum(parameter.nbytes for parameter in owned.values())
+    average = trained if train.ema else 0
+    originals = sum(
+        parameter.nbytes
+        for attachment in attachments
+        if attachment.method.result == "pipeline"
+        for parameter in attachment.parameters().values()
+    )
+    on_cpu = machine.device == "cpu"
+    libraries = machine.process_bytes if on_cpu else 0
+    frozen = sum(
+        tensor.nbytes
+        for module in base.components.values()
+        for tensor in (*module.parameters(), *module.buffers())
+        if id(tensor) not in owned
+    )
+    weights = frozen + trained + libraries + (originals if on_cpu else 0)
+    standing = weights + 2 * trained + average
+    encoding = max(encoded.peak_bytes, read.peak_bytes) + (weights if cached else standing)
+    previews = standing + average + max(called.peak_bytes, decoded.peak_bytes)  # the unaveraged weights are kept aside
+    training = {checkpointing: standing + each.peak_bytes for checkpointing, each in costs.items()}
+    memory = Memory(
+        frozen_weights_bytes=frozen,
+        trained_weights_bytes=trained,
+        optimizer_bytes=2 * trained,
+        average_bytes=average,
+        originals_bytes=originals,
+        libraries_bytes=libraries,
+        gradients_bytes=trained,
+        activations_bytes=cost.activations_bytes,
+        kept_for_backward_bytes=cost.kept_bytes,
+        overlap_bytes=trained + cost.activations_bytes - cost.peak_bytes,
+        encoding_bytes=encoding,
+        training_bytes=training[train.gradient_checkpointing],
+        previews_bytes=previews,
+        peak_bytes=max(encoding, training[train.gradient_checkpointing], previews),
+        training_bytes_other=training[not train.gradient_checkpointing],
+    )
+    encode_picture = encoded.flops // pictures
+    forward = cost.forward_flops * train.accumulate + (0 if cached else encode_picture * train.batch_size)
+    backward = cost.backward_flops * train.accumulate
+    work = Work(
+        forward_image_flops=cost.forward_flops // micro_batch,
+        backward_image_flops=cost.backward_flops // micro_batch,
+        encode_picture_flops=encode_picture,
+        encode_caption_flops=read.flops // texts,
+        forward_step_flops=forward,
+        backward_step_flops=backward,
+        training_flops=None if steps is None else steps * (forward + backward),
+        preview_flops=drawn * (config.preview.steps * called.flops + decoded.flops) // at_a_time,
+    )
+    return memory, work, read.result.element_size()
+
+
+def _captions(dataset: Dataset | None) -> int:
+    if dataset is None:
+        return 0
+    return len({example.caption for example in (*dataset.examples, *dataset.validation)})

@@ -1,0 +1,394 @@
+"""What a job would train, need and cost, found out without loading weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inlay.base.architecture import Architecture, architecture_folder, read_architecture
+from inlay.base.locate import Location, locate
+from inlay.base.settings import BaseSettings
+from inlay.data.dataset import Dataset, load_dataset
+from inlay.data.settings import DataSettings
+from inlay.data.views import center_view
+from inlay.errors import ConfigError, DataError
+from inlay.objective.path import Path as NoisePath
+from inlay.run.config import JobConfig
+from inlay.run.footprint import LOWERED, Memory, Work, footprint
+from inlay.run.load import config_hash
+from inlay.run.machine import Machine, this_machine
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from inlay.base.stable_diffusion import StableDiffusion
+    from inlay.methods import Attachment
+
+KINDS = {
+    "attn1": "self-attention",
+    "attn2": "cross-attention",
+    "ff": "feed-forward",
+    "resnets": "residual blocks",
+    "downsamplers": "resampling",
+    "upsamplers": "resampling",
+    "proj_in": "transformer projections",
+    "proj_out": "transformer projections",
+    "attentions": "transformer norms",
+    "time_embedding": "time embedding",
+    "self_attn": "text attention",
+    "mlp": "text feed-forward",
+    "embeddings": "text embeddings",
+    "encoder": "text norms",
+    "final_layer_norm": "text norms",
+}
+"""What a parameter is part of, by the first of these words among the parts of its name."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that belong together."""
+
+    name: str
+    base_parameters: int
+    trainable_parameters: int
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """One of the methods that would be attached."""
+
+    name: str
+    components: tuple[str, ...]
+    """The parts of the base whose output it changes."""
+    trainable_parameters: int
+    trainable_tensors: int
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """The pictures; counts are null where the source cannot be examined here."""
+
+    source: str
+    pictures: int | None
+    held_out: int | None
+    skipped: tuple[str, ...]
+    images_per_epoch: int | None
+    hash: str | None
+    missing: str | None
+    """Why the counts are null."""
+
+
+@dataclass(frozen=True)
+class Effective:
+    """Settings as they act, where the run file leaves them to base, method or data."""
+
+    learning_rate: float
+    prediction: str
+    zero_terminal_snr: bool
+    timesteps: int
+    weight_range: tuple[float, float]
+    """Least and greatest weight of the loss over the timesteps."""
+    resolution_pixels: int
+    latent_shape: tuple[int, int, int]
+    text_shape: tuple[int, int]
+    micro_batch_images: int
+    """Pictures that go through the denoiser together, in one process."""
+    steps: int | None
+    """Null when the clock or an unknown number of pictures ends the run."""
+    epochs: float | None
+    images: int | None
+    """Pictures seen, repetitions counted."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What a run writes."""
+
+    result_bytes: int
+    """The adapter, or the whole tuned pipeline."""
+    latents_bytes: int | None
+    """Cache of encoded pictures: null where they are not counted, 0 where they are encoded at every visit."""
+    text_bytes: int | None
+    """Cache of encoded captions, likewise."""
+    checkpoints_bytes: int
+    """Those that are kept at a time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that :func:`make_plan` finds out. The names are those of ``inlay plan --json``."""
+
+    config_hash: str
+    base: str
+    base_parameters: int
+    """Of the parts that methods change, the denoiser always among them."""
+    part_parameters: dict[str, int]
+    """Of every part of the base."""
+    trainable_parameters: int
+    trainable_percent: float
+    """Of ``base_parameters``."""
+    methods: tuple[MethodPlan, ...]
+    blocks: tuple[Group, ...]
+    kinds: tuple[Group, ...]
+    effective: Effective
+    data: DataPlan
+    work: Work
+    memory: Memory
+    disk: Disk
+    machine: Machine
+    fits: bool
+    """Whether the peak memory is available on this machine now."""
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON-ready data."""
+        return json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
+
+
+def make_plan(config: JobConfig) -> Plan:
+    """Put a job together on the meta device and count what it would train, need and cost.
+
+    Nothing is loaded but the base's configuration and, where they lie here, the pictures.
+
+    Raises:
+        ConfigError: the base is not found, or objective or resolution do not fit it.
+        TargetError: a method addresses what the base does not have.
+        DataError: the pictures are there, but not as the data section says.
+    """
+    from inlay.base.stable_diffusion import StableDiffusion
+    from inlay.run.job import attach
+
+    location = locate(config.base, weights=False)
+    architecture = read_architecture(config.base, location, config.scratch)
+    objective = config.objective.resolved(architecture.prediction)
+    path = NoisePath.from_alphas_cumprod(architecture.alphas_cumprod())
+    weights = objective.weight_table(path)
+    resolution = config.data.resolution or architecture.resolution
+    if resolution % architecture.downscale:
+        raise ConfigError(
+            f"data.resolution={resolution}: the base's autoencoder takes multiples of {architecture.downscale} pixels"
+        )
+    base = StableDiffusion(architecture, architecture.meta(), None, config.base.model)
+    names = {
+        id(p): f"{part}.{name}" for part, module in base.components.items() for name, p in module.named_parameters()
+    }
+    counts = {
+        f"{part}.{n}": p.numel() for part, module in base.components.items() for n, p in module.named_parameters()
+    }
+    base_tensors = [p for module in base.components.values() for p in module.parameters()]
+    attachments = attach(config.methods, base, config.seed)
+    dataset, reason = _dataset(config.data, architecture.resolution, config.seed)
+    lowered = LOWERED[config.train.precision]
+    if lowered is not None:
+        base.cast_frozen(lowered)
+    machine = this_machine()
+    steps = config.train.total_steps(dataset.images_per_epoch) if dataset else config.train.steps
+    images = steps * config.train.batch_size if steps is not None else None
+    side = resolution // architecture.downscale
+    latent_shape = (int(architecture.vae["latent_channels"]), side, side)
+    memory, work, text_itemsize = footprint(config, base, attachments, latent_shape, dataset, steps, machine)
+    tuned = {"unet"}.union(*(attachment.components for attachment in attachments))
+    trained = _trained(attachments, base, names)
+    base_counts = {name: count for name, count in counts.items() if name.partition(".")[0] in tuned}
+    trainable, total = sum(trained.values()), sum(base_counts.values())
+    micro_batch = config.train.batch_size // config.train.accumulate
+    return Plan(
+        config_hash=config_hash(config),
+        base=config.base.model,
+        base_parameters=total,
+        part_parameters={
+            part: sum(count for name, count in counts.items() if name.startswith(f"{part}."))
+            for part in base.components
+        },
+        trainable_parameters=trainable,
+        trainable_percent=100 * trainable / total,
+        methods=tuple(_method(attachment) for attachment in attachments),
+        blocks=_groups(_block, base_counts, trained),
+        kinds=_groups(_kind, base_counts, trained),
+        effective=Effective(
+            learning_rate=config.learning_rate,
+            prediction=objective.prediction,
+            zero_terminal_snr=path.snr(_last(path)).item() == 0,
+            timesteps=path.timesteps,
+            weight_range=(weights.min().item(), weights.max().item()),
+            resolution_pixels=resolution,
+            latent_shape=latent_shape,
+            text_shape=architecture.text_shape,
+            micro_batch_images=micro_batch,
+            steps=steps,
+            epochs=images / dataset.images_per_epoch if dataset and images is not None else None,
+            images=images,
+        ),
+        data=DataPlan(
+            source=config.data.source,
+            pictures=len(dataset) if dataset else None,
+            held_out=len(dataset.validation) if dataset else None,
+            skipped=tuple(skipped.id for skipped in dataset.skipped) if dataset else (),
+            images_per_epoch=dataset.images_per_epoch if dataset else None,
+            hash=dataset.hash if dataset else None,
+            missing=reason,
+        ),
+        work=work,
+        memory=memory,
+        disk=Disk(
+            result_bytes=_result_bytes(config, attachments, base_tensors),
+            latents_bytes=_latents_bytes(dataset, tuned, architecture),
+            text_bytes=_text_bytes(dataset, tuned, architecture, text_itemsize),
+            checkpoints_bytes=4 * trainable * (4 if config.train.ema else 3) * config.train.keep_checkpoints,
+        ),
+        machine=machine,
+        fits=memory.peak_bytes <= machine.available_bytes,
+        warnings=tuple(_warnings(config, location, architecture, resolution, dataset, reason, machine)),
+    )
+
+
+def _last(path: NoisePath) -> Tensor:
+    import torch
+
+    return torch.tensor([path.timesteps - 1])
+
+
+def _dataset(settings: DataSettings, resolution: int, seed: int) -> tuple[Dataset | None, str | None]:
+    """Return (data set, None), or (None, why not) where the source is not here: a plan can do without."""
+    try:
+        return load_dataset(settings, resolution, seed), None
+    except DataError as error:
+        if settings.source.startswith("tabletop:") or Path(settings.source).expanduser().exists():
+            raise
+        return None, str(error)
+
+
+def _trained(attachments: Sequence[Attachment], base: StableDiffusion, names: Mapping[int, str]) -> dict[str, int]:
+    """Return the size of every trained parameter by its place in the base, or its saved name where it has none."""
+    places = {id(p): f"{part}.{n}" for part, module in base.components.items() for n, p in module.named_parameters()}
+    places |= names
+    return {
+        places.get(id(parameter), f"{index}.{name}"): parameter.numel()
+        for index, attachment in enumerate(attachments)
+        for name, parameter in attachment.parameters().items()
+    }
+
+
+def _method(attachment: Attachment) -> MethodPlan:
+    parameters: Iterable[nn.Parameter] = attachment.parameters().values()
+    sizes = [parameter.numel() for parameter in parameters]
+    return MethodPlan(attachment.method.name, tuple(sorted(attachment.components)), sum(sizes), len(sizes))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _block(name: str) -> str:
+    part, first, second = [*name.split("."), "", ""][:3]
+    if part != "unet":
+        return part.replace("_", " ")
+    return f"{first}.{second}" if second.isdecimal() else first
+
+
+def _kind(name: str) -> str:
+    words = name.split(".")
+    found = [kind for word, kind in KINDS.items() if word in words]
+    return found[0] if found else "input and output"
+
+
+def _groups(key: Any, base: Mapping[str, int], trained: Mapping[str, int]) -> tuple[Group, ...]:
+    names = dict.fromkeys([key(name) for name in (*base, *trained)])
+    return tuple(
+        Group(
+            group,
+            sum(count for name, count in base.items() if key(name) == group),
+            sum(count for name, count in trained.items() if key(name) == group),
+        )
+        for group in names
+    )
+
+
+def _result_bytes(config: JobConfig, attachments: Sequence[Attachment], base: Sequence[Tensor]) -> int:
+    if any(method.result == "pipeline" for method in config.methods):
+        return sum(tensor.nbytes for tensor in base)
+    return sum(safetensors_bytes(attachment.state(), attachment.metadata()) for attachment in attachments)
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    """Return the size of the file that :func:`inlay.artifacts.files.write_tensors` would write of float32 tensors."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // 8) * 8 + end  # eight bytes of length, the header padded to a multiple of eight
+
+
+def _latents_bytes(dataset: Dataset | None, tuned: set[str], architecture: Architecture) -> int | None:
+    if dataset is None:
+        return None
+    if "vae" in tuned or not dataset.cacheable:
+        return 0
+    held_out = [(example, center_view(example, dataset.size(example))) for example in dataset.validation]
+    shown = [(example, view) for index, example in enumerate(dataset.examples) for view in dataset.views(index)]
+    areas = {dataset.pixel_key(example, view): view.height * view.width for example, view in [*shown, *held_out]}
+    numbers = sum(areas.values()) // architecture.downscale**2 * int(architecture.vae["latent_channels"])
+    return numbers * 2 * 4  # mean and standard deviation in float32
+
+
+def _text_bytes(dataset: Dataset | None, tuned: set[str], architecture: Architecture, itemsize: int) -> int | None:
+    if dataset is None:
+        return None
+    if "text_encoder" in tuned:
+        return 0
+    captions = {"", *(example.caption for example in (*dataset.examples, *dataset.validation))}
+    tokens, width = architecture.text_shape
+    return len(captions) * tokens * width * itemsize
+
+
+def _warnings(
+    config: JobConfig,
+    location: Location,
+    architecture: Architecture,
+    resolution: int,
+    dataset: Dataset | None,
+    reason: str | None,
+    machine: Machine,
+) -> Iterable[str]:
+    if location.kind == "architecture":
+        yield (
+            f"{config.base.model} is an architecture without weights; to train, set base to a directory, a hub id or a "
+            ".safetensors checkpoint"
+        )
+    if reason is not None:
+        yield f"the pictures were not examined, so what depends on them is not counted: {reason}"
+    if dataset is not None:
+        yield from dataset.notes
+        yield from _overlong(config.base, location, architecture, dataset)
+    if config.scratch is None and resolution != architecture.resolution:
+        yield (
+            f"data.resolution={resolution}, but the base was trained at {architecture.resolution} pixels; far from it "
+            "its pictures get worse"
+        )
+    if config.train.precision == "fp16" and machine.device == "cpu":
+        yield "train.precision=fp16 is slow on a CPU; bf16 needs no scaling and is as small"
+    if config.train.precision == "bf16" and not machine.fast_bf16:
+        yield f"train.precision=bf16 saves memory here but no time: {machine.name} computes bf16 slower than fp32"
+
+
+def _overlong(
+    settings: BaseSettings, location: Location, architecture: Architecture, dataset: Dataset
+) -> Iterable[str]:
+    """Count the captions of which the text encoder would not see the end, where the tokenizer lies here."""
+    folder = architecture_folder(settings, location) / "tokenizer"
+    source = Path(settings.tokenizer).expanduser() if settings.tokenizer else folder
+    if not source.is_dir():
+        return
+    from transformers import CLIPTokenizer
+
+    captions = list(dict.fromkeys(example.caption for example in dataset.examples))
+    limit = architecture.text_shape[0]
+    lengths = [len(ids) for ids in CLIPTokenizer.from_pretrained(source)(captions).input_ids]
+    long = [caption for caption, length in zip(captions, lengths, strict=True) if length > limit]
+    if long:
+        yield (
+            f"{len(long):,} of {len(captions):,} captions are longer than the {limit} tokens that the text encoder "
+            f"reads, and lose their end; the first is {long[0][:60]!r}..."
+        )
