@@ -1,0 +1,388 @@
+"""What every tuning method promises, alone and in a stack with every other.
+
+A new method adds one line to VARIANTS and one to REFUSED.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from inlay.errors import ArtifactError, TargetError
+from inlay.methods import METHODS, Attachment, Full, Lora, Method
+from tests.contracts.bases import Components, Snapshot, outputs, perturb, tiny
+
+VARIANTS: dict[str, list[Method]] = {
+    "full": [
+        Full(parameters=r"attn2\.to_[kv]"),
+        Full(),
+        Full(components=("unet", "text_encoder"), parameters="norm"),
+        Full(components=("text_encoder",)),
+    ],
+    "lora": [
+        Lora(rank=2),
+        Lora(rank=3, alpha=1.5, targets="everything", dora=True),
+        Lora(rank=2, alpha=8, rslora=True, targets="cross-attention"),
+        Lora(rank=2, targets="transformer", dropout=0.5),
+        Lora(rank=1, targets=("to_q", "to_k", "conv1")),
+        Lora(rank=2, targets=r"(down|mid)_block.*attn2\.to_k"),
+        Lora(rank=2, targets="cross-attention-qk", text_encoder=True, dora=True),
+    ],
+}
+"""The first of each method, and the second where it is an adapter, also stand in stacks."""
+
+REFUSED: list[tuple[Method, str]] = [
+    (Full(parameters="attn9"), r"method.parameters='attn9' is found in no name .* of unet; names look like conv_in"),
+    (Full(components=("unet", "text_encoder"), parameters="attn2"), "no name of a frozen parameter of text_encoder"),
+    (Lora(targets=("to_q", "to_z")), r"ends in 'to_z'; layers end in: .*conv_in.*to_out.0, to_q"),
+    (Lora(targets="to_q"), r"neither a preset \(attention, .*\) nor an expression .* such as conv_in"),
+]
+"""Settings that a tiny base cannot satisfy, and what the message must say."""
+
+EVERY = [method for methods in VARIANTS.values() for method in methods]
+ADAPTERS = [method for method in EVERY if method.result == "adapter"]
+STACKED = [methods[0] for methods in VARIANTS.values()] + [
+    methods[1] for methods in VARIANTS.values() if methods[1].result == "adapter"
+]
+MERGE_TOLERANCE = 2e-5
+"""Merging rounds once in the weight what the forward pass rounds in two products; outputs are of order 1."""
+
+
+def described(method: Method) -> str:
+    given = method.model_dump(exclude_defaults=True)
+    return " ".join([method.name, *(f"{key}={value}" for key, value in given.items())])  # pyright: ignore[reportAttributeAccessIssue]
+
+
+every_method = pytest.mark.parametrize("method", EVERY, ids=described)
+every_stack = pytest.mark.parametrize(
+    ("first", "second"),
+    [pair for pair in itertools.product(STACKED, STACKED) if not pair[0] == pair[1] == VARIANTS["full"][0]],
+    ids=described,
+)
+
+
+def attach(method: Method, components: Components, seed: int = 0) -> Attachment:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return method.attach(components)
+
+
+def saved(attachment: Attachment, path: Path) -> dict[str, Tensor]:
+    save_file(attachment.state(), path, attachment.metadata())
+    return load_file(path)
+
+
+def train(components: Components, attachments: list[Attachment], steps: int = 2) -> None:
+    owned = [parameter for attachment in attachments for parameter in attachment.parameters().values()]
+    optimizer = torch.optim.AdamW(owned, lr=1e-3, weight_decay=0)
+    for _ in range(steps):
+        outputs(components).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_every_method_of_the_table_is_held_to_the_contract():
+    assert VARIANTS.keys() == METHODS.keys()
+    assert all(type(method) is METHODS[name] for name, methods in VARIANTS.items() for method in methods)
+
+
+@every_method
+def test_the_description_survives_the_run_file(method: Method):
+    assert type(method).model_validate_json(method.model_dump_json()) == method
+    assert hash(method) == hash(method.model_copy())
+    assert method.learning_rate > 0
+
+
+@every_method
+def test_step_0_is_the_base_and_detaching_brings_it_back(method: Method):
+    components = tiny()
+    before, snapshot = outputs(components), Snapshot(components)
+    attachment = attach(method, components)
+    assert torch.equal(outputs(components), before)
+    perturb(attachment)
+    assert not torch.equal(outputs(components), before)
+    attachment.detach()
+    snapshot.assert_same(components)
+    assert torch.equal(outputs(components), before)
+    assert attachment.parameters() == {}
+
+
+@every_method
+def test_attaching_leaves_the_training_flags_of_the_base(method: Method):
+    components = tiny()
+    components["unet"].train()
+    components["unet"].mid_block.eval()
+    flags = {id(module): module.training for module in components["unet"].modules()}
+    attach(method, components)
+    assert all(flags.get(id(module), module.training) == module.training for module in components["unet"].modules())
+    assert not any(module.training for module in components["unet"].mid_block.modules())
+    assert not any(module.training for module in components["text_encoder"].modules())
+
+
+@every_method
+def test_only_owned_parameters_receive_gradients_and_move(method: Method):
+    components = tiny()
+    buffers = {name: buffer.clone() for name, buffer in components["unet"].named_buffers()}
+    attachment = attach(method, components)
+    owned = {id(parameter) for parameter in attachment.parameters().values()}
+    everything = {id(p): (p, p.detach().clone()) for part in components.values() for p in part.parameters()}
+    outputs(components).square().mean().backward()
+    for identity, (parameter, _) in everything.items():
+        assert (parameter.grad is not None) == (identity in owned)
+        parameter.grad = None
+    train(components, [attachment])
+    for identity, (parameter, copied) in everything.items():
+        assert torch.equal(parameter, copied) == (identity not in owned)
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in components["unet"].named_buffers())
+
+
+@every_method
+def test_it_owns_float32_parameters_of_the_parts_that_it_names(method: Method):
+    components = tiny()
+    attachment = attach(method, components)
+    parameters = attachment.parameters()
+    assert parameters
+    assert all(isinstance(parameter, nn.Parameter) for parameter in parameters.values())
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in parameters.values())
+    assert attachment.components == {name.partition(".")[0] for name in parameters}
+    assert len({id(parameter) for parameter in parameters.values()}) == len(parameters)
+    assert attachment.state().keys() == parameters.keys()
+    assert all(tensor.data_ptr() == parameters[name].data_ptr() for name, tensor in attachment.state().items())
+
+
+@every_method
+def test_loading_what_was_saved_reproduces_the_outputs_exactly(method: Method, tmp_path: Path):
+    components = tiny()
+    attachment = attach(method, components, seed=0)
+    perturb(attachment)
+    expected, state = outputs(components), saved(attachment, tmp_path / "method.safetensors")
+    attachment.detach()
+    for target in (components, tiny()):
+        other = attach(method, target, seed=1)
+        other.load(state)
+        assert torch.equal(outputs(target), expected)
+
+
+@every_method
+def test_a_state_that_does_not_fit_is_refused_and_nothing_changes(method: Method):
+    components = tiny()
+    attachment = attach(method, components)
+    state = {name: tensor.clone() + 1 for name, tensor in attachment.state().items()}
+    before = {name: tensor.clone() for name, tensor in attachment.state().items()}
+    first = next(iter(state))
+    less = {name: tensor for name, tensor in state.items() if name != first}
+    with pytest.raises(ArtifactError, match=f"1 tensors are missing, such as {first}"):
+        attachment.load(less)
+    with pytest.raises(ArtifactError, match=r"1 are not expected, such as unet\.more"):
+        attachment.load({**state, "unet.more": torch.zeros(1)})
+    with pytest.raises(ArtifactError, match=f"1 have another shape, such as {first}: \\(1, 2, 3\\), here "):
+        attachment.load({**state, first: torch.zeros(1, 2, 3)})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in attachment.state().items())
+
+
+@every_method
+def test_loading_onto_another_base_says_what_differs(method: Method):
+    state = attach(method, tiny()).state()
+    other = attach(method, tiny(second=True))
+    with pytest.raises(ArtifactError, match=f"the saved {method.name} does not fit here: .*another shape, such as"):  # pyright: ignore[reportAttributeAccessIssue]
+        other.load(state)
+
+
+@every_method
+def test_merging_equals_the_unmerged_forward(method: Method):
+    components = tiny()
+    before = Snapshot(components)
+    attachment = attach(method, components)
+    perturb(attachment)
+    base, unmerged = outputs(tiny()), outputs(components)
+    attachment.merge()
+    merged = outputs(components)
+    assert not merged.requires_grad
+    torch.testing.assert_close(merged, unmerged, atol=MERGE_TOLERANCE, rtol=0)
+    assert (merged - base).abs().max() > 100 * MERGE_TOLERANCE
+    assert Snapshot(components).facts == before.facts
+    assert Snapshot(components).tensors.keys() == before.tensors.keys()
+
+
+@every_method
+def test_disabled_is_the_base_also_after_an_exception(method: Method):
+    components = tiny()
+    before = outputs(components)
+    attachment = attach(method, components)
+    perturb(attachment)
+    tuned = outputs(components)
+    with attachment.disabled():
+        assert torch.equal(outputs(components), before)
+        with attachment.disabled():
+            assert torch.equal(outputs(components), before)
+        assert torch.equal(outputs(components), before)
+    assert torch.equal(outputs(components), tuned)
+    with pytest.raises(KeyError), attachment.disabled():
+        raise KeyError
+    assert torch.equal(outputs(components), tuned)
+    outputs(components).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in attachment.parameters().values())
+
+
+@pytest.mark.parametrize("method", STACKED, ids=described)
+def test_detaching_frees_memory(method: Method):
+    components = tiny()
+    before = live_bytes()
+    attachment = attach(method, components)
+    train(components, [attachment])
+    assert live_bytes() > before
+    handle = weakref.ref(attachment)
+    attachment.detach()
+    assert live_bytes() == before, "detaching frees; dropping the handle too"
+    del attachment
+    gc.collect()
+    assert handle() is None
+
+
+def live_bytes() -> int:
+    """Bytes of all tensors of this process, each storage once."""
+    gc.collect()
+    storages = {}
+    for value in gc.get_objects():
+        if type(value) in (Tensor, nn.Parameter):
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+@every_method
+def test_attaching_without_weights_counts_the_same(method: Method):
+    real = attach(method, tiny())
+    meta = attach(method, {name: root.to("meta") for name, root in tiny().items()})
+    assert {name: p.shape for name, p in meta.parameters().items()} == {
+        name: p.shape for name, p in real.parameters().items()
+    }
+    assert {p.device.type for p in meta.parameters().values()} == {"meta"}
+    assert all(p.dtype == torch.float32 for p in meta.parameters().values())
+    assert meta.metadata() == real.metadata()
+
+
+@pytest.mark.parametrize("method", ADAPTERS, ids=described)
+def test_on_a_base_of_half_precision_step_0_is_still_the_base(method: Method):
+    components = {name: root.to(torch.bfloat16) for name, root in tiny().items()}
+    before, snapshot = outputs(components), Snapshot(components)
+    attachment = attach(method, components)
+    assert all(p.dtype == torch.float32 for p in attachment.parameters().values())
+    assert torch.equal(outputs(components), before)
+    perturb(attachment)
+    assert not torch.equal(outputs(components), before)
+    attachment.detach()
+    snapshot.assert_same(components)
+
+
+@pytest.mark.parametrize("method", [method for method in EVERY if method not in ADAPTERS], ids=described)
+def test_a_base_of_half_precision_comes_back(method: Method):
+    components = {name: root.to(torch.bfloat16) for name, root in tiny().items()}
+    snapshot = Snapshot(components)
+    attachment = attach(method, components)
+    perturb(attachment)
+    attachment.detach()
+    snapshot.assert_same(components)
+
+
+@pytest.mark.parametrize(("method", "message"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_the_base_lacks_is_refused_and_the_base_stays(method: Method, message: str):
+    components = tiny()
+    snapshot = Snapshot(components)
+    with pytest.raises(TargetError, match=message):
+        method.attach(components)
+    snapshot.assert_same(components)
+
+
+@every_method
+def test_a_base_without_the_part_is_refused(method: Method):
+    components = {"vae": nn.Linear(2, 2)}
+    with pytest.raises(TargetError, match=r"the base has no (unet|text_encoder).*; it has: vae"):
+        method.attach(components)
+
+
+@every_stack
+def test_in_a_stack_both_act_and_each_leaves_alone(first: Method, second: Method):
+    components = tiny()
+    base, snapshot = outputs(components), Snapshot(components)
+    one = attach(first, components, seed=0)
+    perturb(one)
+    with_one = outputs(components)
+    two = attach(second, components, seed=1)
+    assert torch.equal(outputs(components), with_one)
+    perturb(two, seed=4)
+    with_both = outputs(components)
+    assert not torch.allclose(with_both, with_one)
+    with two.disabled():
+        assert torch.equal(outputs(components), with_one)
+    with one.disabled():
+        with_two = outputs(components)
+        with two.disabled():
+            assert torch.equal(outputs(components), base)
+    assert not torch.allclose(with_two, with_both)
+    assert torch.equal(outputs(components), with_both)
+    one.detach()
+    if isinstance(first, Full) and isinstance(second, Full):
+        assert torch.equal(outputs(components), with_two)
+    two.detach()
+    snapshot.assert_same(components)
+
+
+@every_stack
+def test_in_a_stack_only_owned_parameters_move(first: Method, second: Method):
+    components = tiny()
+    attachments = [attach(first, components, seed=0), attach(second, components, seed=1)]
+    owned = [{id(parameter) for parameter in attachment.parameters().values()} for attachment in attachments]
+    assert not owned[0] & owned[1]
+    everything = {id(p): (p, p.detach().clone()) for part in components.values() for p in part.parameters()}
+    train(components, attachments)
+    for identity, (parameter, copied) in everything.items():
+        assert torch.equal(parameter, copied) == (identity not in owned[0] | owned[1])
+
+
+@every_stack
+def test_a_stack_is_saved_and_loaded_method_by_method(first: Method, second: Method, tmp_path: Path):
+    components = tiny()
+    attachments = [attach(first, components, seed=0), attach(second, components, seed=1)]
+    for attachment in attachments:
+        perturb(attachment)
+    expected = outputs(components)
+    states = [saved(attachment, tmp_path / f"{index}.safetensors") for index, attachment in enumerate(attachments)]
+    target = tiny()
+    others = [attach(first, target, seed=2), attach(second, target, seed=3)]
+    for other, state in zip(others, states, strict=True):
+        other.load(state)
+    assert torch.equal(outputs(target), expected)
+
+
+@every_stack
+def test_a_stack_merges_from_the_last_to_the_first(first: Method, second: Method):
+    components = tiny()
+    one, two = attach(first, components, seed=0), attach(second, components, seed=1)
+    perturb(one)
+    perturb(two, seed=4)
+    expected = outputs(components)
+    if any(isinstance(method, Lora) and method.dora for method in (first, second)) and all(
+        isinstance(method, Lora) for method in (first, second)
+    ):
+        with pytest.raises(TargetError, match=r"lora: unet\..* carries a DoRA and another LoRA"):
+            two.merge()
+        assert torch.equal(outputs(components), expected)
+        return
+    two.merge()
+    one.merge()
+    torch.testing.assert_close(outputs(components), expected, atol=2 * MERGE_TOLERANCE, rtol=0)
+    assert Snapshot(components).facts == Snapshot(tiny()).facts
+
+
+def test_full_refuses_what_another_method_trains_already():
+    components = tiny()
+    attach(Full(), components)
+    with pytest.raises(TargetError, match="another method trains all of the base's unet already"):
+        Full(parameters="attn2").attach(components)
