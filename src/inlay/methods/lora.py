@@ -162,13 +162,18 @@ class LoraAttachment(Attachment):
         return frozenset(self._roots)
 
     def parameters(self) -> dict[str, nn.Parameter]:
+        """Return A, B and DoRA's magnitudes by the names that diffusers' ``load_lora_weights`` reads.
+
+        Its magnitudes have no ending; transformers, which reads the text encoder's for it, finds them only with one.
+        """
         found: dict[str, nn.Parameter] = {}
         for path, layer in self._layers.items():
             name = self._saved_name(path)
             for kind in ("lora_A", "lora_B"):
                 found[f"{name}.{kind}.weight"] = getattr(layer, kind)[self._adapter].weight
             if self.method.dora:
-                found[f"{name}.lora_magnitude_vector"] = layer.lora_magnitude_vector[self._adapter].weight
+                vector = "lora_magnitude_vector" if name.startswith("unet.") else "lora_magnitude_vector.weight"
+                found[f"{name}.{vector}"] = layer.lora_magnitude_vector[self._adapter].weight
         return found
 
     @contextmanager
@@ -218,7 +223,8 @@ class LoraAttachment(Attachment):
                 "r": self.method.rank,
                 "lora_alpha": self.alpha,
                 "target_modules": sorted(names),
-                "lora_dropout": self.method.dropout,
+                # diffusers leaves the layers that it loads in training mode: dropout would act in its pictures.
+                "lora_dropout": 0.0,
                 "use_dora": self.method.dora,
                 "use_rslora": self.method.rslora,
                 "peft_type": "LORA",
