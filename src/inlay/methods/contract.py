@@ -26,6 +26,13 @@ class Method(Settings, ABC):
     """What the saved file is called, by the custom of its readers."""
     learning_rate: ClassVar[float]
     """Default of ``train.learning_rate`` under this method."""
+    merges: ClassVar[bool] = True
+    """Whether what it learns can be folded into the base's own weights."""
+
+    @property
+    def starts_at_base(self) -> bool:
+        """Whether the base computes at step 0 what it computes without the method, bit for bit."""
+        return True
 
     @abstractmethod
     def attach(self, components: Mapping[str, nn.Module]) -> Attachment:
