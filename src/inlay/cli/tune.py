@@ -45,6 +45,8 @@ def run(run_file: Path, overrides: list[str], json: bool, pretrain: bool) -> Non
 
     with TerminalReporter(to_stderr=json) as reporter:
         result = execute(config, directory, reporter)
+    if not result.main:
+        return
     if json:
         emit_json({"directory": str(directory), **result.record})
         return
@@ -52,6 +54,8 @@ def run(run_file: Path, overrides: list[str], json: bool, pretrain: bool) -> Non
     if not result.finished:
         console.print(f"stopped after step {costs['steps']}; the same command goes on from there")
         raise typer.Exit(130)
+    if result.repeated:
+        console.print("this run is finished already; give another output=... to do it again")
     console.print(
         f"done: {costs['steps']} steps in {human_seconds(costs['training_seconds'])}, "
         f"{human_count(costs['trainable_parameters'])} trained parameters, {human_bytes(costs['result_bytes'])}"

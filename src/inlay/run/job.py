@@ -71,6 +71,10 @@ class Result:
 
     directory: Path
     record: dict[str, Any]
+    repeated: bool = False
+    """Whether the directory held the finished run already, so that nothing was done."""
+    main: bool = True
+    """Whether this is the process that wrote the result; of several, one is."""
 
     @property
     def finished(self) -> bool:
@@ -111,20 +115,25 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
     Args:
         config: a :class:`RunConfig` or a :class:`PretrainConfig`.
         directory: the run directory; made when absent. One that holds an unfinished run of the same configuration
-            goes on from its latest checkpoint; any other that is not empty is refused.
+            goes on from its latest checkpoint, a finished one is returned as it is; any other that is not empty is
+            refused.
         reporter: told how it goes.
 
     Raises:
         InlayError: see the kinds in :mod:`inlay.errors`; nothing but the run directory has been written.
     """
     reporter = reporter or Silent()
-    _check_directory(config, directory)
+    finished = _check_directory(config, directory)
+    if finished is not None:
+        return Result(directory, finished, repeated=True)
     architecture = check(config)
     dataset = load_dataset(config.data, architecture.resolution, config.seed)
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
     accelerator = Accelerator(
+        # Said outright, or several processes on a machine without a GPU would each take themselves for the only one.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision=mixed,
-        log_with=_trackers(config),  # pyright: ignore[reportArgumentType] - a list is invariant
+        log_with=_trackers(config) or None,  # pyright: ignore[reportArgumentType] - a list is invariant
         project_dir=str(directory),
         step_scheduler_with_optimizer=False,
     )
@@ -181,11 +190,10 @@ class Job:
         """Train, draw, save."""
         config, directory, reporter = self.config, self.directory, self.reporter
         started = now()
-        size = self._tokens()
+        trainable = sum(parameter.numel() for parameter in self.parameters.values())
         with self.accelerator.main_process_first(), self.accelerator.autocast(), self.base.evaluating():
             self.diffusion.build_caches(reporter.progress)
         before = self._draw_before()
-        config_id = config.identity()
         loop = Loop(
             config.train,
             self.parameters,
@@ -194,7 +202,7 @@ class Job:
             self.dataset.images_per_epoch,
             directory,
             self.accelerator,
-            f"{config_id} {self.dataset.hash} {self.base.file_hash}",
+            f"{config.identity()} {self.dataset.hash} {self.base.file_hash}",
         )
         if _trackers(config):
             self.accelerator.init_trackers("logs")
@@ -216,7 +224,7 @@ class Job:
 
         reporter.phase("training")
         outcome = loop.run(losses, names, reporter.step, after_step, validate)
-        record = self._record(started, outcome, size)
+        record = self._record(started, outcome, trainable)
         with ExitStack() as stack:
             stack.enter_context(loop.averaged())
             if self.main and not outcome.stopped:
@@ -226,20 +234,16 @@ class Job:
             if not outcome.stopped:
                 shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         self.accelerator.end_training()
-        return Result(directory, record)
+        return Result(directory, record, main=self.main)
 
     def _batch(self, step: int) -> Any:
         return self.dataset.batch(self.config.seed, step, self.config.train.batch_size)
 
-    def _tokens(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters.values())
-
     def _sample(self) -> torch.Tensor:
         preview = self.config.preview
-        first = self.dataset.size(self.dataset.examples[0]) if not self.dataset.settings.buckets else None
         side = self.dataset.resolution
         seeds = [derive(preview.seed, "preview", number) for number in range(preview.pictures)]
-        noise = initial_noise(self.base, seeds, first or (side, side))
+        noise = initial_noise(self.base, seeds, (side, side))
         noise = noise.repeat(len(self.prompts) // preview.pictures, 1, 1, 1)
         with self.accelerator.autocast():
             return sample(
@@ -411,15 +415,16 @@ def read_config(directory: Path) -> JobConfig:
     return validate(PretrainConfig if "denoiser" in data else RunConfig, data, path)
 
 
-def _check_directory(config: JobConfig, directory: Path) -> None:
+def _check_directory(config: JobConfig, directory: Path) -> dict[str, Any] | None:
+    """Refuse a directory in which this run cannot be; return the record of the same run when it is finished there."""
     if not directory.exists():
-        return
+        return None
     if not directory.is_dir():
         raise ConfigError(f"output={directory}: a file of that name is in the way")
     if not (directory / RUN_FILE).exists():
         if any(directory.iterdir()):
             raise ConfigError(f"output={directory}: the directory holds other files; give a new or empty one")
-        return
+        return None
     earlier = read_config(directory)
     if earlier.identity() != config.identity():
         raise ConfigError(
@@ -427,8 +432,7 @@ def _check_directory(config: JobConfig, directory: Path) -> None:
             "give another output=..., or the same settings to go on with it"
         )
     record = read_record(directory)
-    if record is not None and record["status"] == "done":
-        raise ConfigError(f"output={directory}: this run is finished; give another output=... to run it again")
+    return record if record is not None and record["status"] == "done" else None
 
 
 def _differing(earlier: JobConfig, config: JobConfig) -> list[str]:

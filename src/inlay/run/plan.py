@@ -47,6 +47,8 @@ KINDS = {
 }
 """What a parameter is part of, by the first of these words among the parts of its name."""
 
+ORDER = ("text_encoder", "conv_in", "time_embedding", "down_blocks", "mid_block", "up_blocks")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -292,8 +294,14 @@ def _kind(name: str) -> str:
     return found[0] if found else "input and output"
 
 
+def _way_through(name: str) -> int:
+    """Return when data passes a parameter, so that tables read from the input to the output."""
+    words = name.split(".")
+    return next((place for place, word in enumerate(ORDER) if word in words), len(ORDER))
+
+
 def _groups(key: Any, base: Mapping[str, int], trained: Mapping[str, int]) -> tuple[Group, ...]:
-    names = dict.fromkeys([key(name) for name in (*base, *trained)])
+    names = dict.fromkeys(key(name) for name in sorted((*base, *trained), key=_way_through))
     return tuple(
         Group(
             group,

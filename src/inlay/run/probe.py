@@ -1,0 +1,147 @@
+"""Two real training steps, measured: what a plan can only estimate."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inlay.run.config import JobConfig
+from inlay.run.plan import Plan
+
+if TYPE_CHECKING:
+    from inlay.data.dataset import Dataset
+
+STEPS = 2
+"""The first step pays for memory that is allotted and kernels that are chosen; only the second is timed."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What two steps took, and what follows for the whole run. Names as in ``inlay plan --json``."""
+
+    seconds_per_step: float
+    peak_bytes: int
+    """Largest device memory so far, or on a CPU the largest resident size of the process."""
+    step_flops_per_second: float
+    encoding_seconds: float
+    """Estimate for all pictures and captions, from those of two batches; a cache may spare it."""
+    training_seconds: float | None
+    """Estimate for the run; null when the number of steps is not known."""
+    previews_seconds: float
+    """Estimate for all rounds of previews, at the FLOPs a second of training."""
+    finish_seconds: float | None
+    """Estimate for everything together."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the measurements as JSON-ready data."""
+        return dataclasses.asdict(self)
+
+
+def probe(config: JobConfig, plan: Plan) -> Probe:
+    """Load the weights, take two optimizer steps as the run would, and measure. Nothing is left behind.
+
+    Args:
+        config: the job.
+        plan: of the same job.
+
+    Raises:
+        ConfigError: the base has no weights here.
+        DataError: the pictures are not there.
+        TrainingError: a loss is not finite.
+    """
+    from accelerate import Accelerator
+
+    from inlay.base.locate import locate
+    from inlay.data.dataset import load_dataset
+    from inlay.run.job import Job, Silent
+    from inlay.train.loop import Loop, Progress
+
+    locate(config.base)  # refuses an architecture without weights
+    dataset = load_dataset(config.data, plan.effective.resolution_pixels, config.seed)
+    few = _pictures_of_two_steps(dataset, config)
+    budget = {"steps": STEPS, "epochs": None, "minutes": None, "checkpoint_every": None, "trackers": ()}
+    short = config.model_copy(update={"train": config.train.model_copy(update=budget)})
+    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
+    seconds: list[float] = []
+
+    def report(state: Progress) -> None:
+        seconds.append(state.seconds)
+
+    with tempfile.TemporaryDirectory(prefix="inlay-probe-") as folder, _caches_in(Path(folder) / "cache"):
+        job = Job(short, Path(folder), few, Accelerator(mixed_precision=mixed), Silent())
+        began = time.monotonic()
+        with job.accelerator.autocast(), job.base.evaluating():
+            job.diffusion.build_caches(lambda what, done, total: None)
+        encoding = time.monotonic() - began
+        loop = Loop(
+            short.train,
+            job.parameters,
+            config.learning_rate,
+            config.seed,
+            few.images_per_epoch,
+            Path(folder),
+            job.accelerator,
+            "probe",
+        )
+        size = config.train.batch_size
+        outcome = loop.run(
+            lambda step, part: job.diffusion.losses(few.batch(config.seed, step, size), step, part),
+            lambda step, part: [
+                few.examples[item.example_index].id for item in few.batch(config.seed, step, size).items[part]
+            ],
+            report,
+            lambda step: None,
+            lambda: None,
+        )
+    per_step = seconds[1] - seconds[0]
+    speed = (plan.work.forward_step_flops + plan.work.backward_step_flops) / per_step
+    steps = config.train.total_steps(dataset.images_per_epoch)
+    training = None if steps is None else steps * per_step
+    if config.train.minutes is not None:
+        training = min(limit for limit in (training, config.train.minutes * 60) if limit is not None)
+    encoding *= (len(dataset) + len(dataset.validation)) / len(few)
+    previews = preview_rounds(config, training, per_step) * plan.work.preview_flops / speed
+    return Probe(
+        seconds_per_step=per_step,
+        peak_bytes=outcome.peak_bytes,
+        step_flops_per_second=speed,
+        encoding_seconds=encoding,
+        training_seconds=training,
+        previews_seconds=previews,
+        finish_seconds=None if training is None else encoding + training + previews,
+    )
+
+
+def preview_rounds(config: JobConfig, training_seconds: float | None, seconds_per_step: float) -> int:
+    """Return how often previews are drawn: after training, before it where there is a base to show, and during it."""
+    during = 0
+    if config.preview.every is not None and training_seconds is not None:
+        during = int(training_seconds / seconds_per_step) // config.preview.every
+    return during + (1 if config.scratch is not None else 2)
+
+
+def _pictures_of_two_steps(dataset: Dataset, config: JobConfig) -> Dataset:
+    """Return a data set of only the pictures that the first steps show, so that no others need to be encoded."""
+    batches = [dataset.batch(config.seed, step, config.train.batch_size) for step in range(STEPS)]
+    shown = dict.fromkeys(item.example_index for batch in batches for item in batch.items)
+    return dataclasses.replace(dataset, examples=tuple(dataset.examples[index] for index in shown), validation=())
+
+
+@contextmanager
+def _caches_in(directory: Path) -> Iterator[None]:
+    before = os.environ.get("INLAY_CACHE")
+    os.environ["INLAY_CACHE"] = str(directory)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["INLAY_CACHE"]
+        else:
+            os.environ["INLAY_CACHE"] = before
