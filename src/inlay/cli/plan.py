@@ -36,6 +36,10 @@ def command(
     from inlay.run.load_job import load_job
 
     config = load_job(run_file, overrides or [])
+    if probe:
+        from inlay.base.locate import locate
+
+        locate(config.base)  # refuses an architecture without weights
     from inlay.run.plan import make_plan
 
     plan = make_plan(config)
@@ -66,12 +70,12 @@ def verdict(plan: Plan, measured: Probe | None = None) -> str:
     here = f"of {human_bytes(plan.machine.available_bytes)} available on this machine ({plan.machine.device})"
     need = human_bytes(plan.memory.peak_bytes if measured is None else measured.peak_bytes)
     how = "needs about" if measured is None else "measured while training:"
-    time = ""
+    end = "fits" if plan.fits else "does not fit"
     if measured is not None and measured.finish_seconds is not None:
-        time = f", done in about {human_seconds(measured.finish_seconds)}"
+        end += f", done in about {human_seconds(measured.finish_seconds)}"
     return (
         f"{what} trains {human_count(plan.trainable_parameters)} parameters ({_percent(plan.trainable_percent)}), "
-        f"result {human_bytes(plan.disk.result_bytes)}, {how} {need} {here}: {'fits' if plan.fits else 'does not fit'}{time}"
+        f"result {human_bytes(plan.disk.result_bytes)}, {how} {need} {here}: {end}"
     )
 
 

@@ -19,8 +19,8 @@ from inlay.run.machine import Machine
 DRAWN_AT_A_TIME = int(inspect.signature(sample).parameters["batch_size"].default)
 CAPTIONS_AT_A_TIME = 64
 ALLOCATOR_SHARE = 0.6
-"""On a CPU the C library's allocator holds on to part of what activations free, because the pieces do not fit what comes
-next. Measured with glibc and this loop: 30 to 70 % of the activations. Accelerators' caching allocators need little."""
+"""On a CPU the C library's allocator holds on to part of what activations free, because the pieces do not fit what
+comes next. Measured with glibc and this loop: 30 to 70 % of the activations. Accelerators need little."""
 LOWERED = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -238,7 +238,7 @@ def make_plan(config: JobConfig) -> Plan:
         memory=memory,
         disk=Disk(
             result_bytes=_result_bytes(config, attachments, base_tensors),
-            latents_bytes=_latents_bytes(dataset, tuned, architecture),
+            latents_bytes=_latents_bytes(config.data, dataset, tuned, architecture),
             text_bytes=_text_bytes(dataset, tuned, architecture, text_itemsize),
             checkpoints_bytes=4 * trainable * (4 if config.train.ema else 3) * config.train.keep_checkpoints,
         ),
@@ -329,11 +329,13 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     return 8 + -(-length // 8) * 8 + end  # eight bytes of length, the header padded to a multiple of eight
 
 
-def _latents_bytes(dataset: Dataset | None, tuned: set[str], architecture: Architecture) -> int | None:
+def _latents_bytes(
+    settings: DataSettings, dataset: Dataset | None, tuned: set[str], architecture: Architecture
+) -> int | None:
+    if "vae" in tuned or settings.crop != "center":
+        return 0
     if dataset is None:
         return None
-    if "vae" in tuned or not dataset.cacheable:
-        return 0
     held_out = [(example, center_view(example, dataset.size(example))) for example in dataset.validation]
     shown = [(example, view) for index, example in enumerate(dataset.examples) for view in dataset.views(index)]
     areas = {dataset.pixel_key(example, view): view.height * view.width for example, view in [*shown, *held_out]}
@@ -342,10 +344,10 @@ def _latents_bytes(dataset: Dataset | None, tuned: set[str], architecture: Archi
 
 
 def _text_bytes(dataset: Dataset | None, tuned: set[str], architecture: Architecture, itemsize: int) -> int | None:
-    if dataset is None:
-        return None
     if "text_encoder" in tuned:
         return 0
+    if dataset is None:
+        return None
     captions = {"", *(example.caption for example in (*dataset.examples, *dataset.validation))}
     tokens, width = architecture.text_shape
     return len(captions) * tokens * width * itemsize

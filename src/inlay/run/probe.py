@@ -58,12 +58,10 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
     """
     from accelerate import Accelerator
 
-    from inlay.base.locate import locate
     from inlay.data.dataset import load_dataset
     from inlay.run.job import Job, Silent
     from inlay.train.loop import Loop, Progress
 
-    locate(config.base)  # refuses an architecture without weights
     dataset = load_dataset(config.data, plan.effective.resolution_pixels, config.seed)
     few = _pictures_of_two_steps(dataset, config)
     budget = {"steps": STEPS, "epochs": None, "minutes": None, "checkpoint_every": None, "trackers": ()}
