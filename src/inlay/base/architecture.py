@@ -155,12 +155,9 @@ def architecture_folder(settings: BaseSettings, location: Location) -> Path:
                 "diffusers' layout"
             )
         return folder
-    from safetensors import safe_open
-
-    with safe_open(location.path, framework="pt") as file:
-        if TEXT_WIDTH_KEY not in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-            raise ConfigError(f"base.model={settings.model}: not a Stable Diffusion 1.x or 2.x checkpoint")
-        width = file.get_slice(TEXT_WIDTH_KEY).get_shape()[1]
+    width = _text_width(location.path)
+    if width is None:
+        raise ConfigError(f"base.model={settings.model}: not a Stable Diffusion 1.x or 2.x checkpoint")
     for folder in BUILT_IN.values():
         architecture = Architecture(**{part: _read_json(folder / relative) for part, relative in CONFIGS.items()})
         if architecture.unet["cross_attention_dim"] != width:
@@ -175,6 +172,18 @@ def architecture_folder(settings: BaseSettings, location: Location) -> Path:
         f"base.model={settings.model}: text states of width {width} belong to no built-in architecture; "
         "give base.architecture"
     )
+
+
+def _text_width(checkpoint: Path) -> int | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            if TEXT_WIDTH_KEY not in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                return None
+            return file.get_slice(TEXT_WIDTH_KEY).get_shape()[1]
+    except SafetensorError as error:
+        raise ConfigError(f"{checkpoint}: not a readable safetensors file: {error}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from inlay.randomness import derive
 
 PARTS = ("unet", "vae", "text_encoder")
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+TOKENIZER_HINT = "give base.tokenizer, a directory with tokenizer.json, or with vocab.json and merges.txt"
 
 
 class StableDiffusion:
@@ -39,6 +41,8 @@ class StableDiffusion:
         """As the user gave it."""
         self.file_hash: str | None = None
         """SHA-256 over the files that the weights were read from."""
+        self.part_hashes: dict[str, str] = {}
+        """The same of each part that was read from files."""
         self.scheduler = make_scheduler(architecture.scheduler)
         for module in components.values():
             module.requires_grad_(False).eval()
@@ -92,10 +96,13 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels => mean and standard deviation of the posterior over latents, each float32 [B, C, h, w]."""
-        vae = self.vae
-        reference = next(vae.parameters())
-        posterior = vae.encode(pixels.to(reference.device, reference.dtype)).latent_dist
+        """Pixels => mean and standard deviation of the posterior over latents, each float32 [B, C, h, w].
+
+        Outside autocast, as :meth:`decode`: half precision would cost quality, and latents are encoded once.
+        """
+        reference = next(self.vae.parameters())
+        with torch.autocast(reference.device.type, enabled=False):
+            posterior = self.vae.encode(pixels.to(reference.device, reference.dtype)).latent_dist
         return posterior.mean.float() * self.scaling_factor, posterior.std.float() * self.scaling_factor
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
@@ -116,7 +123,11 @@ class StableDiffusion:
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Prompts => text states [B, L, D], the last hidden state after the final layer norm."""
-        return self.text_encoder(self.tokenize(prompts).to(self.device))[0]
+        return self.encode_tokens(self.tokenize(prompts))
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids int64 [B, L] => text states [B, L, D]."""
+        return self.text_encoder(tokens.to(self.device))[0]
 
     def predict(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         """Return the denoiser's prediction [B, C, h, w] for noisy latents under text states."""
@@ -128,7 +139,8 @@ class StableDiffusion:
         """Latents => pixels float32 [B, 3, H, W] in [-1, 1]."""
         reference = next(self.vae.parameters())
         scaled = latents.to(reference.device, reference.dtype) / self.scaling_factor
-        return self.vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
+        with torch.autocast(reference.device.type, enabled=False):
+            return self.vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -177,29 +189,28 @@ def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, see
     location = locate(settings, weights=True)
     architecture = read_architecture(settings, location, scratch)
     if location.kind == "checkpoint":
-        components, files = _load_checkpoint(settings, location, architecture)
+        components = _load_checkpoint(location, architecture)
+        files = dict.fromkeys(PARTS, [location.path])
     else:
-        components, files = {}, []
-        for part in PARTS if scratch is None else ("vae", "text_encoder"):
-            found = weight_files(location.path, part)
-            files += found
-            components[part] = _load_part(architecture, part, found)
+        parts = PARTS if scratch is None else ("vae", "text_encoder")
+        files = {part: weight_files(location.path, part) for part in parts}
+        components = {part: _load_part(architecture, part, found) for part, found in files.items()}
     if scratch is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "denoiser"))
             components["unet"] = architecture.build("unet")
-    base = StableDiffusion(architecture, components, _load_tokenizer(settings, location), settings.model)
-    base.file_hash = hash_files(files)
+    base = StableDiffusion(architecture, components, _load_tokenizer(settings, location, architecture), settings.model)
+    digests = {path: _digest(path) for paths in files.values() for path in paths}
+    base.file_hash = hashlib.sha256(b"".join(digests.values())).hexdigest()
+    base.part_hashes = {
+        part: hashlib.sha256(b"".join(digests[path] for path in paths)).hexdigest() for part, paths in files.items()
+    }
     return base
 
 
-def hash_files(files: Sequence[Path]) -> str:
-    """Return the SHA-256 over the SHA-256 of each file, in order."""
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _load_part(architecture: Architecture, part: str, files: Sequence[Path]) -> nn.Module:
@@ -207,9 +218,16 @@ def _load_part(architecture: Architecture, part: str, files: Sequence[Path]) -> 
         module = architecture.build(part)
     state: dict[str, Tensor] = {}
     for file in files:
-        state |= load_file(file)
+        state |= _read(file)
     _fill(module, state, f"{files[0].parent}")
     return module
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{file}: not a readable safetensors file: {error}") from None
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
@@ -254,13 +272,11 @@ def _restore_buffers(module: nn.Module) -> None:
             setattr(submodule, name, torch.arange(buffer.shape[-1]).expand(buffer.shape).clone())
 
 
-def _load_checkpoint(
-    settings: BaseSettings, location: Location, architecture: Architecture
-) -> tuple[dict[str, nn.Module], list[Path]]:
+def _load_checkpoint(location: Location, architecture: Architecture) -> dict[str, nn.Module]:
     """Read one file in the layout of the original Stable Diffusion code."""
     from diffusers.loaders import single_file_utils as layout
 
-    state = load_file(location.path)
+    state = _read(location.path)
     if any(key.startswith("cond_stage_model.transformer.") for key in state):
         text = layout.convert_ldm_clip_checkpoint(state)
     else:
@@ -276,18 +292,26 @@ def _load_checkpoint(
             module = architecture.build(part)
         _fill(module, converted, f"{location.path} ({part})")
         components[part] = module
-    return components, [location.path]
+    return components
 
 
-def _load_tokenizer(settings: BaseSettings, location: Location) -> Any:
+def _load_tokenizer(settings: BaseSettings, location: Location, architecture: Architecture) -> Any:
     from transformers import CLIPTokenizer
 
     folder = architecture_folder(settings, location) / "tokenizer"
     source = settings.tokenizer or (str(folder) if folder.is_dir() else "openai/clip-vit-large-patch14")
     try:
-        return CLIPTokenizer.from_pretrained(source)
+        tokenizer = CLIPTokenizer.from_pretrained(source)
     except Exception as error:  # transformers raises many kinds, the hub's among them
         raise ConfigError(
-            f"base.model={settings.model}: no tokenizer at {source} ({type(error).__name__}); "
-            "give base.tokenizer, a directory with vocab.json and merges.txt"
+            f"base.model={settings.model}: no tokenizer at {source} ({type(error).__name__}); {TOKENIZER_HINT}"
         ) from None
+    size, rows = len(tokenizer), int(architecture.text_encoder["vocab_size"])
+    if size <= len(tokenizer.all_special_tokens):  # what transformers makes up when it finds no vocabulary
+        raise ConfigError(f"base.model={settings.model}: no vocabulary of a tokenizer at {source}; {TOKENIZER_HINT}")
+    if size > rows:
+        raise ConfigError(
+            f"base.model={settings.model}: the tokenizer at {source} has {size} tokens and the text encoder {rows}; "
+            f"{TOKENIZER_HINT}"
+        )
+    return tokenizer

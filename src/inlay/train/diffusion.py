@@ -21,6 +21,8 @@ from inlay.randomness import stream
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
+PIXELS_AT_ONCE = 2**20
+"""Pixels that the autoencoder encodes in one call."""
 VALIDATION_TIMESTEPS = 8
 """Timesteps, evenly spread, at which the loss on held-out pictures is measured."""
 
@@ -41,6 +43,7 @@ class Diffusion:
     """Parts of the base whose output training changes; nothing that depends on them is cached."""
     _latents: TensorCache | None = field(init=False, default=None)
     _states: TensorCache | None = field(init=False, default=None)
+    _state_keys: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.path = Path.from_alphas_cumprod(self.base.scheduler.alphas_cumprod)
@@ -49,47 +52,51 @@ class Diffusion:
 
     def build_caches(self, progress: Progress) -> None:
         """Encode every picture and caption once, as far as they stay the same."""
-        base, dataset = self.base, self.dataset
-        if "vae" not in self.tuned and dataset.cacheable:
-            self._latents = TensorCache(f"latents 1 {base.file_hash}")
-            by_size: dict[tuple[int, int], dict[str, tuple[Example, View]]] = {}
-            for index, example in enumerate(dataset.examples):
-                for view in dataset.views(index):
-                    by_size.setdefault((view.height, view.width), {})[dataset.pixel_key(example, view)] = (
-                        example,
-                        view,
-                    )
-            for example in dataset.validation:
-                view = center_view(example, dataset.size(example))
-                by_size.setdefault((view.height, view.width), {})[dataset.pixel_key(example, view)] = (example, view)
-            total, done = sum(map(len, by_size.values())), 0
-            for places in by_size.values():
-
-                def encode(keys: Sequence[str], places: dict[str, tuple[Example, View]] = places) -> dict[str, Tensor]:
-                    mean, std = base.encode_images(torch.stack([pixels(*places[key]) for key in keys]))
-                    return {"mean": mean, "std": std}
-
-                batch_size = max(1, min(64, 64 * 256**2 // next(iter(places.values()))[1].height ** 2 // 8))
-                self._latents.build(
-                    places,
-                    encode,
-                    batch_size,
-                    lambda now, _, done=done: progress("encoding pictures", done + now, total),
-                )
-                done += len(places)
+        if "vae" not in self.tuned and self.dataset.cacheable:
+            self._cache_latents(progress)
         if "text_encoder" not in self.tuned:
-            self._states = TensorCache(f"text states 1 {base.file_hash} {base.text_encoder.dtype}")
-            captions = dict.fromkeys(
-                ["", *(example.caption for example in (*dataset.examples, *dataset.validation))], None
-            )
+            self._cache_states(progress)
 
-            @torch.no_grad()
-            def read(texts: Sequence[str]) -> dict[str, Tensor]:
-                return {"states": base.encode_text(texts)}
+    def _cache_latents(self, progress: Progress) -> None:
+        base, dataset = self.base, self.dataset
+        shown = [(example, view) for index, example in enumerate(dataset.examples) for view in dataset.views(index)]
+        shown += [(example, center_view(example, dataset.size(example))) for example in dataset.validation]
+        places = {dataset.pixel_key(example, view): (example, view) for example, view in shown}
+        by_size: dict[tuple[int, int], list[str]] = {}
+        for key, (_, view) in places.items():
+            by_size.setdefault((view.height, view.width), []).append(key)
 
-            self._states.build(
-                captions, read, batch_size=64, progress=lambda now, total: progress("encoding captions", now, total)
+        def encode(keys: Sequence[str]) -> dict[str, Tensor]:
+            mean, std = base.encode_images(torch.stack([pixels(*places[key]) for key in keys]))
+            return {"mean": mean, "std": std}
+
+        self._latents = TensorCache(f"latents 1 {base.part_hashes['vae']} x {base.scaling_factor}")
+        done = 0
+        for (height, width), keys in by_size.items():
+            batch_size = max(1, min(64, PIXELS_AT_ONCE // (height * width)))
+            self._latents.build(
+                keys,
+                encode,
+                batch_size,
+                lambda now, _, done=done: progress("encoding pictures", done + now, len(places)),
             )
+            done += len(keys)
+
+    def _cache_states(self, progress: Progress) -> None:
+        base = self.base
+        examples = (*self.dataset.examples, *self.dataset.validation)
+        captions = list(dict.fromkeys(["", *(example.caption for example in examples)]))
+        # Kept by token ids, not by caption: another tokenizer of the same size must not find these.
+        ids = base.tokenize(captions)
+        tokens = {" ".join(map(str, row.tolist())): row for row in ids}
+        self._state_keys = dict(zip(captions, (" ".join(map(str, row.tolist())) for row in ids), strict=True))
+
+        @torch.no_grad()
+        def read(keys: Sequence[str]) -> dict[str, Tensor]:
+            return {"states": base.encode_tokens(torch.stack([tokens[key] for key in keys]))}
+
+        self._states = TensorCache(f"text states 2 {base.part_hashes['text_encoder']} {base.text_encoder.dtype}")
+        self._states.build(tokens, read, 64, lambda now, total: progress("encoding captions", now, total))
 
     def losses(self, batch: Batch, step: int, part: slice) -> Tensor:
         """Return the weighted losses of some of a batch's pictures, float32 [b], with a graph.
@@ -159,7 +166,7 @@ class Diffusion:
         clean = mean.to(device) + std.to(device) * draw.to(device)
         captions = [item.caption for item in items]
         if self._states is not None:
-            states = self._states.get(captions)["states"].to(device)
+            states = self._states.get([self._state_keys[caption] for caption in captions])["states"].to(device)
         else:
             states = self.base.encode_text(captions)
         return clean, states
