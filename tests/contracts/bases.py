@@ -27,6 +27,15 @@ def tiny(second: bool = False) -> Components:
     return copy.deepcopy(_components(second))
 
 
+def another() -> Components:
+    """Return a frozen base with other widths throughout."""
+    from diffusers import UNet2DConditionModel
+
+    parts = tiny(second=True)
+    config = {**parts["unet"].config, "block_out_channels": (48, 96)}
+    return {**parts, "unet": UNet2DConditionModel.from_config(config).requires_grad_(False).eval()}
+
+
 def outputs(components: Components) -> Tensor:
     """Return what the denoiser predicts for two fixed noisy latents under the text encoder's states."""
     generator = torch.Generator().manual_seed(7)

@@ -16,15 +16,34 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inlay.errors import ArtifactError, TargetError
-from inlay.methods import METHODS, Attachment, Full, Lora, Method
-from tests.contracts.bases import Components, Snapshot, outputs, perturb, tiny
+from inlay.methods import METHODS, Adapter, Attachment, BitFit, Full, Hypernetwork, Lora, Method, Prefix
+from tests.contracts.bases import Components, Snapshot, another, outputs, perturb, tiny
 
 VARIANTS: dict[str, list[Method]] = {
+    "adapter": [
+        Adapter(width=4),
+        Adapter(input="Res_in", output="Res_out", width=2, activation="silu"),
+        Adapter(input="CA_c", output="CA_c", budget=1500),
+        Adapter(input="SA_in", output="Trans_out", width=4, init="default"),
+        Adapter(input="FFN_in", output="FFN_in", scale=2, activation="sigmoid", blocks="^up_blocks"),
+    ],
+    "bitfit": [
+        BitFit(),
+        BitFit(scope="all", norms=True),
+        BitFit(scope="transformers"),
+        BitFit(scope="attention"),
+    ],
     "full": [
         Full(parameters=r"attn2\.to_[kv]"),
         Full(),
         Full(components=("unet", "text_encoder"), parameters="norm"),
         Full(components=("text_encoder",)),
+    ],
+    "hypernetwork": [
+        Hypernetwork(),
+        Hypernetwork(widths="all", activation="tanh", layer_norm=True, dropout_structure=(0, 0.3, 0)),
+        Hypernetwork(widths=(32,), layer_structure=(1, 1.5, 2, 1), activation="swish", init="xavier_normal"),
+        Hypernetwork(activation="leakyrelu", activate_output=True, strength=0.5),
     ],
     "lora": [
         Lora(rank=2),
@@ -35,10 +54,19 @@ VARIANTS: dict[str, list[Method]] = {
         Lora(rank=2, targets=r"(down|mid)_block.*attn2\.to_k"),
         Lora(rank=2, targets="cross-attention-qk", text_encoder=True, dora=True),
     ],
+    "prefix": [
+        Prefix(),
+        Prefix(length=3, attention="both", init="normal", std=0.5),
+        Prefix(length=2, reparametrise=4),
+        Prefix(length=1, attention="self"),
+    ],
 }
 """The first of each method, and the second where it is an adapter, also stand in stacks."""
 
 REFUSED: list[tuple[Method, str]] = [
+    (Adapter(budget=100), r"method.budget=100: adapters in 4 blocks have \d+ parameters at least"),
+    (Adapter(blocks="middle"), "'middle' is found in no name of a transformer block; names look like down_blocks"),
+    (Hypernetwork(widths=(32, 48)), "no attention layer's context has width 48; widths: 32, 64"),
     (Full(parameters="attn9"), r"method.parameters='attn9' is found in no name .* of unet; names look like conv_in"),
     (Full(components=("unet", "text_encoder"), parameters="attn2"), "no name of a frozen parameter of text_encoder"),
     (Lora(targets=("to_q", "to_z")), r"ends in 'to_z'; layers end in: .*conv_in.*to_out.0, to_q"),
@@ -48,8 +76,10 @@ REFUSED: list[tuple[Method, str]] = [
 
 EVERY = [method for methods in VARIANTS.values() for method in methods]
 ADAPTERS = [method for method in EVERY if method.result == "adapter"]
-STACKED = [methods[0] for methods in VARIANTS.values()] + [
-    methods[1] for methods in VARIANTS.values() if methods[1].result == "adapter"
+STACKED = [
+    method
+    for methods in VARIANTS.values()
+    for method in [methods[0], *(second for second in methods[1:2] if second.result == "adapter")]
 ]
 MERGE_TOLERANCE = 2e-5
 """Merging rounds once in the weight what the forward pass rounds in two products; outputs are of order 1."""
@@ -61,11 +91,8 @@ def described(method: Method) -> str:
 
 
 every_method = pytest.mark.parametrize("method", EVERY, ids=described)
-every_stack = pytest.mark.parametrize(
-    ("first", "second"),
-    [pair for pair in itertools.product(STACKED, STACKED) if not pair[0] == pair[1] == VARIANTS["full"][0]],
-    ids=described,
-)
+STACKS = [pair for pair in itertools.product(STACKED, STACKED) if not pair[0] == pair[1] == VARIANTS["full"][0]]
+every_stack = pytest.mark.parametrize(("first", "second"), STACKS, ids=described)
 
 
 def attach(method: Method, components: Components, seed: int = 0) -> Attachment:
@@ -105,7 +132,7 @@ def test_step_0_is_the_base_and_detaching_brings_it_back(method: Method):
     components = tiny()
     before, snapshot = outputs(components), Snapshot(components)
     attachment = attach(method, components)
-    assert torch.equal(outputs(components), before)
+    assert torch.equal(outputs(components), before) == method.starts_at_base
     perturb(attachment)
     assert not torch.equal(outputs(components), before)
     attachment.detach()
@@ -190,12 +217,23 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_changes(method: Method
 @every_method
 def test_loading_onto_another_base_says_what_differs(method: Method):
     state = attach(method, tiny()).state()
-    other = attach(method, tiny(second=True))
-    with pytest.raises(ArtifactError, match=f"the saved {method.name} does not fit here: .*another shape, such as"):  # pyright: ignore[reportAttributeAccessIssue]
-        other.load(state)
+    differs = f"the saved {method.name} does not fit here: .*(another shape|are missing), such as"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises((ArtifactError, TargetError), match=f"{differs}|no attention layer's context has width 32"):
+        attach(method, another()).load(state)
 
 
-@every_method
+@pytest.mark.parametrize("method", [method for method in EVERY if not method.merges], ids=described)
+def test_what_cannot_merge_says_so_and_stays(method: Method):
+    components = tiny()
+    attachment = attach(method, components)
+    perturb(attachment)
+    tuned = outputs(components)
+    with pytest.raises(TargetError, match=f"{method.name}: .*beside the base"):  # pyright: ignore[reportAttributeAccessIssue]
+        attachment.merge()
+    assert torch.equal(outputs(components), tuned)
+
+
+@pytest.mark.parametrize("method", [method for method in EVERY if method.merges], ids=described)
 def test_merging_equals_the_unmerged_forward(method: Method):
     components = tiny()
     before = Snapshot(components)
@@ -274,7 +312,7 @@ def test_on_a_base_of_half_precision_step_0_is_still_the_base(method: Method):
     before, snapshot = outputs(components), Snapshot(components)
     attachment = attach(method, components)
     assert all(p.dtype == torch.float32 for p in attachment.parameters().values())
-    assert torch.equal(outputs(components), before)
+    assert torch.equal(outputs(components), before) == method.starts_at_base
     perturb(attachment)
     assert not torch.equal(outputs(components), before)
     attachment.detach()
@@ -315,7 +353,7 @@ def test_in_a_stack_both_act_and_each_leaves_alone(first: Method, second: Method
     perturb(one)
     with_one = outputs(components)
     two = attach(second, components, seed=1)
-    assert torch.equal(outputs(components), with_one)
+    assert torch.equal(outputs(components), with_one) == second.starts_at_base
     perturb(two, seed=4)
     with_both = outputs(components)
     assert not torch.allclose(with_both, with_one)
@@ -361,7 +399,9 @@ def test_a_stack_is_saved_and_loaded_method_by_method(first: Method, second: Met
     assert torch.equal(outputs(target), expected)
 
 
-@every_stack
+@pytest.mark.parametrize(
+    ("first", "second"), [pair for pair in STACKS if pair[0].merges and pair[1].merges], ids=described
+)
 def test_a_stack_merges_from_the_last_to_the_first(first: Method, second: Method):
     components = tiny()
     one, two = attach(first, components, seed=0), attach(second, components, seed=1)

@@ -190,7 +190,7 @@ def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, see
     architecture = read_architecture(settings, location, scratch)
     if location.kind == "checkpoint":
         components = _load_checkpoint(location, architecture)
-        files = dict.fromkeys(PARTS, [location.path])
+        files = {part: [location.path] for part in PARTS}
     else:
         parts = PARTS if scratch is None else ("vae", "text_encoder")
         files = {part: weight_files(location.path, part) for part in parts}
