@@ -168,9 +168,7 @@ def test_files_that_cannot_be_read_are_named(copied: Path, first: Path, load: Lo
 def test_a_missing_tokenizer_is_one_clear_error(copied: Path, load: Load, tmp_path: Path):
     # transformers makes one up where it finds no files
     for source in (tmp_path, "openai/clip-vit-large-patch14"):
-        with pytest.raises(
-            ConfigError, match=rf"no vocabulary of a tokenizer at {source}; give base\.tokenizer"
-        ):
+        with pytest.raises(ConfigError, match=rf"no vocabulary of a tokenizer at {source}; give base\.tokenizer"):
             load(copied, tokenizer=str(source))
     with pytest.raises(ConfigError, match=r"no tokenizer at /no/thing \(.*Error\); give base\.tokenizer"):
         load(copied, tokenizer="/no/thing")
