@@ -1,0 +1,60 @@
+"""Which settings of which methods are held to the contract. A new method adds one line to each table."""
+
+from __future__ import annotations
+
+from inlay.methods import Adapter, BitFit, Full, Hypernetwork, Lora, Method, Prefix
+
+VARIANTS: dict[str, list[Method]] = {
+    "adapter": [
+        Adapter(width=4),
+        Adapter(input="Res_in", output="Res_out", width=2, activation="silu"),
+        Adapter(input="CA_c", output="CA_c", budget=1500),
+        Adapter(input="SA_in", output="Trans_out", width=4, init="default"),
+        Adapter(input="FFN_in", output="FFN_in", scale=2, activation="sigmoid", blocks="^up_blocks"),
+    ],
+    "bitfit": [
+        BitFit(),
+        BitFit(scope="all", norms=True),
+        BitFit(scope="transformers"),
+        BitFit(scope="attention"),
+    ],
+    "full": [
+        Full(parameters=r"attn2\.to_[kv]"),
+        Full(),
+        Full(components=("unet", "text_encoder"), parameters="norm"),
+        Full(components=("text_encoder",)),
+    ],
+    "hypernetwork": [
+        Hypernetwork(),
+        Hypernetwork(widths="all", activation="tanh", layer_norm=True, dropout_structure=(0, 0.3, 0)),
+        Hypernetwork(widths=(32,), layer_structure=(1, 1.5, 2, 1), activation="swish", init="xavier_normal"),
+        Hypernetwork(activation="leakyrelu", activate_output=True, strength=0.5),
+    ],
+    "lora": [
+        Lora(rank=2),
+        Lora(rank=3, alpha=1.5, targets="everything", dora=True),
+        Lora(rank=2, alpha=8, rslora=True, targets="cross-attention"),
+        Lora(rank=2, targets="transformer", dropout=0.5),
+        Lora(rank=1, targets=("to_q", "to_k", "conv1")),
+        Lora(rank=2, targets=r"(down|mid)_block.*attn2\.to_k"),
+        Lora(rank=2, targets="cross-attention-qk", text_encoder=True, dora=True),
+    ],
+    "prefix": [
+        Prefix(),
+        Prefix(length=3, attention="both", init="normal", std=0.5),
+        Prefix(length=2, reparametrise=4),
+        Prefix(length=1, attention="self"),
+    ],
+}
+"""The first of each method, and the second where it is an adapter, also stand in stacks."""
+
+REFUSED: list[tuple[Method, str]] = [
+    (Adapter(budget=100), r"method.budget=100: adapters in 4 blocks have \d+ parameters at least"),
+    (Adapter(blocks="middle"), "'middle' is found in no name of a transformer block; names look like down_blocks"),
+    (Hypernetwork(widths=(32, 48)), "no attention layer's context has width 48; widths: 32, 64"),
+    (Full(parameters="attn9"), r"method.parameters='attn9' is found in no name .* of unet; names look like conv_in"),
+    (Full(components=("unet", "text_encoder"), parameters="attn2"), "no name of a frozen parameter of text_encoder"),
+    (Lora(targets=("to_q", "to_z")), r"ends in 'to_z'; layers end in: .*conv_in.*to_out.0, to_q"),
+    (Lora(targets="to_q"), r"neither a preset \(attention, .*\) nor an expression .* such as conv_in"),
+]
+"""Settings that a tiny base cannot satisfy, and what the message must say."""
