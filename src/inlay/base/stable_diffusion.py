@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class StableDiffusion:
         Outside autocast, as :meth:`decode`: half precision would cost quality, and latents are encoded once.
         """
         reference = next(self.vae.parameters())
-        with torch.autocast(reference.device.type, enabled=False):
+        with _full_precision(reference.device):
             posterior = self.vae.encode(pixels.to(reference.device, reference.dtype)).latent_dist
         return posterior.mean.float() * self.scaling_factor, posterior.std.float() * self.scaling_factor
 
@@ -139,7 +139,7 @@ class StableDiffusion:
         """Latents => pixels float32 [B, 3, H, W] in [-1, 1]."""
         reference = next(self.vae.parameters())
         scaled = latents.to(reference.device, reference.dtype) / self.scaling_factor
-        with torch.autocast(reference.device.type, enabled=False):
+        with _full_precision(reference.device):
             return self.vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
 
     @contextmanager
@@ -206,6 +206,13 @@ def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, see
         part: hashlib.sha256(b"".join(digests[path] for path in paths)).hexdigest() for part, paths in files.items()
     }
     return base
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context without autocast, also for the meta device, which knows none."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _digest(path: Path) -> bytes:
