@@ -79,6 +79,12 @@ class Adapter(Method):
     result: ClassVar[Literal["adapter", "pipeline"]] = "adapter"
     file_name: ClassVar[str] = "adapter.safetensors"
     learning_rate: ClassVar[float] = 1e-4
+    merges: ClassVar[bool] = False
+
+    @property
+    def starts_at_base(self) -> bool:
+        """With the second layer at zero."""
+        return self.init == "zero"
 
     @field_validator("blocks")
     @classmethod
