@@ -163,7 +163,7 @@ class Loop:
         ):
             while not self._finished(step, time.monotonic() - started):
                 rate = self.learning_rate * self._multiplier(step, time.monotonic() - started)
-                loss, norm = self._step(step, rate, losses, names)
+                loss, norm = self.step(step, rate, losses, names)
                 step += 1
                 smoothed = loss if step == 1 else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
                 seconds = time.monotonic() - started
@@ -200,9 +200,23 @@ class Loop:
         with self.ema.swapped() if self.ema else nullcontext():
             yield
 
-    def _step(
+    def step(
         self, step: int, rate: float, losses: Losses, names: Callable[[int, slice], Sequence[str]]
     ) -> tuple[float, float]:
+        """Do one optimizer step; :meth:`run` calls it.
+
+        Args:
+            step: optimizer steps done before.
+            rate: the learning rate.
+            losses: what to minimise.
+            names: the files of a part of a batch, for messages.
+
+        Returns:
+            The loss and the norm of the gradient before clipping.
+
+        Raises:
+            TrainingError: loss or gradient are not finite; the parameters have not changed.
+        """
         settings, accelerator = self.settings, self.accelerator
         total = torch.zeros((), device=accelerator.device)
         share = self.micro_batch * settings.accumulate
