@@ -12,7 +12,7 @@ from inlay.base.stable_diffusion import StableDiffusion
 from inlay.data.cache import TensorCache
 from inlay.data.dataset import Batch, Dataset, Item
 from inlay.data.sources import Example
-from inlay.data.views import View, center_view, pixels
+from inlay.data.views import center_view, pixels
 from inlay.objective.loss import loss_per_sample
 from inlay.objective.path import Path
 from inlay.objective.settings import Objective
