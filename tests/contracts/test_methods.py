@@ -38,7 +38,16 @@ def described(method: Method) -> str:
 
 every_method = pytest.mark.parametrize("method", EVERY, ids=described)
 STACKS = [pair for pair in itertools.product(STACKED, STACKED) if not pair[0] == pair[1] == VARIANTS["full"][0]]
-every_stack = pytest.mark.parametrize(("first", "second"), STACKS, ids=described)
+"""Every ordered pair of methods. Those with a second variant take minutes together and are slow."""
+QUICK = {methods[0] for methods in VARIANTS.values()}
+
+
+def stacks(pairs: list[tuple[Method, Method]]) -> pytest.MarkDecorator:
+    marked = [pytest.param(*pair, marks=[] if QUICK.issuperset(pair) else pytest.mark.slow) for pair in pairs]
+    return pytest.mark.parametrize(("first", "second"), marked, ids=described)
+
+
+every_stack = stacks(STACKS)
 
 
 def attach(method: Method, components: Components, seed: int = 0) -> Attachment:
@@ -345,9 +354,7 @@ def test_a_stack_is_saved_and_loaded_method_by_method(first: Method, second: Met
     assert torch.equal(outputs(target), expected)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [pair for pair in STACKS if pair[0].merges and pair[1].merges], ids=described
-)
+@stacks([pair for pair in STACKS if pair[0].merges and pair[1].merges])
 def test_a_stack_merges_from_the_last_to_the_first(first: Method, second: Method):
     components = tiny()
     one, two = attach(first, components, seed=0), attach(second, components, seed=1)
