@@ -105,6 +105,18 @@ class StableDiffusion:
             posterior = self.vae.encode(pixels.to(reference.device, reference.dtype)).latent_dist
         return posterior.mean.float() * self.scaling_factor, posterior.std.float() * self.scaling_factor
 
+    def image_encoder_hash(self) -> str:
+        """Return the SHA-256 of all that :meth:`encode_images` depends on, so that latents can be kept by it.
+
+        The decoder is left out: a better one does not make latents stale.
+        """
+        total = hashlib.sha256(f"{self.scaling_factor}".encode())
+        for name, tensor in sorted(self.vae.state_dict().items()):
+            if name.startswith(("encoder.", "quant_conv.")):
+                total.update(name.encode())
+                total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return total.hexdigest()
+
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Return token ids, int64 [B, L], padded and cut to the text encoder's length."""
         return self.tokenizer(

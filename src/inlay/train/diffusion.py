@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -66,11 +68,16 @@ class Diffusion:
         for key, (_, view) in places.items():
             by_size.setdefault((view.height, view.width), []).append(key)
 
+        def read(key: str) -> Tensor:
+            return pixels(*places[key])
+
         def encode(keys: Sequence[str]) -> dict[str, Tensor]:
-            mean, std = base.encode_images(torch.stack([pixels(*places[key]) for key in keys]))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing release the interpreter's lock
+                shown = list(pool.map(read, keys))
+            mean, std = base.encode_images(torch.stack(shown))
             return {"mean": mean, "std": std}
 
-        self._latents = TensorCache(f"latents 1 {base.part_hashes['vae']} x {base.scaling_factor}")
+        self._latents = TensorCache(f"latents 2 {base.image_encoder_hash()}")
         done = 0
         for (height, width), keys in by_size.items():
             batch_size = max(1, min(64, PIXELS_AT_ONCE // (height * width)))
