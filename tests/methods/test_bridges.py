@@ -227,6 +227,13 @@ def test_mixed_precision_keeps_the_tensors_precision(pair: tuple[str, str], base
     assert built[0][2].weight.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("pair", TRANSFORMER_PAIRS, ids="->".join)
+def test_a_block_in_half_precision_without_autocast(pair: tuple[str, str]):
+    block = transformer_block().to(torch.bfloat16)
+    build(block, pair)
+    assert block(X.bfloat16(), None, TEXT.bfloat16()).dtype == torch.bfloat16
+
+
 def remove_all(block: nn.Module) -> None:
     while CHILD in dict(block.named_children()):
         remove(block, block.get_submodule(CHILD).built[0])  # pyright: ignore[reportArgumentType,reportIndexIssue]
