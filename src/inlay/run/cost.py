@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from inlay.base.stable_diffusion import StableDiffusion
 from inlay.objective.loss import loss_per_sample
@@ -95,9 +95,9 @@ def step_cost(
         token_ids = torch.zeros((latents[0], tokens), dtype=torch.int64)
         states = torch.empty((latents[0], tokens, width))
     emulation = _Emulation(arithmetic)
-    live = _Live([noisy, timesteps, token_ids, states, *_weights(base)])
+    count = _Count([noisy, timesteps, token_ids, states, *_weights(base)])
     trained = [base.unet, base.text_encoder] if in_text else [base.unet]
-    hooks = [parameter.register_post_accumulate_grad_hook(live.count_as_gradient) for parameter in owned]
+    hooks = [parameter.register_post_accumulate_grad_hook(count.take_gradient) for parameter in owned]
     if checkpointing:
         # A function mode is off inside backward(), so what is computed again there must switch it on itself.
         base.unet.enable_gradient_checkpointing(
@@ -106,7 +106,7 @@ def step_cost(
             )
         )
     try:
-        with _flop_counter() as flops, live, emulation:
+        with count, emulation:
             for module in trained:
                 module.train()
             if in_text:
@@ -115,9 +115,9 @@ def step_cost(
             loss = loss_per_sample(output, torch.zeros_like(noisy), noisy.new_ones(latents[0])).sum()
             del output
             emulation.end_of_forward()
-            kept, forward = live.activations, flops.get_total_flops()
+            kept, forward = count.activations, count.flops
             loss.backward()
-        return StepCost(forward, flops.get_total_flops() - forward, kept, live.most_activations, live.most)
+        return StepCost(forward, count.flops - forward, kept, count.most_activations, count.most)
     finally:
         for hook in hooks:
             hook.remove()
@@ -137,22 +137,16 @@ def forward_cost(base: StableDiffusion, arithmetic: Arithmetic, call: Callable[[
         arithmetic: of the run.
         call: makes its inputs on the meta device, inside ``torch.device("meta")``.
     """
-    live = _Live(_weights(base))
-    with torch.no_grad(), torch.device("meta"), _flop_counter() as flops, live, _Emulation(arithmetic):
+    count = _Count(_weights(base))
+    with torch.no_grad(), torch.device("meta"), count, _Emulation(arithmetic):
         result = call()
-    return ForwardCost(flops.get_total_flops(), live.most, result)
+    return ForwardCost(count.flops, count.most, result)
 
 
 def _weights(base: StableDiffusion) -> Iterable[Tensor]:
     for module in base.components.values():
         yield from module.parameters()
         yield from module.buffers()
-
-
-def _flop_counter() -> FlopCounterMode:
-    return FlopCounterMode(
-        display=False, custom_mapping={ATTENTION: _attention_flops, ATTENTION_BACKWARD: _attention_backward_flops}
-    )
 
 
 class _Emulation(TorchFunctionMode):
@@ -211,29 +205,39 @@ def _fused_attention(
     return ATTENTION(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
-def _attention_flops(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     """Two matrix products: queries with keys, weights with values. Shapes [B, heads, tokens, width]."""
-    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    return 2 * math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
-def _attention_backward_flops(
-    grad_out: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
+def _attention_backward_flops(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
     """Two gradients of each product. What fused kernels compute again to save memory is not counted."""
     return 2 * _attention_flops(query, key, value)
 
 
-class _Live(TorchDispatchMode):
-    """The size of all tensors that operations have made and that still live."""
+FLOPS = {**flop_registry, ATTENTION: _attention_flops, ATTENTION_BACKWARD: _attention_backward_flops}
+"""FLOPs of an operation from its arguments, by operation: torch's table, and attention."""
+
+
+class _Count(TorchDispatchMode):
+    """FLOPs of all operations, and the size of all tensors that they have made and that still live.
+
+    Torch's own FLOP counter keeps activations alive for longer than training does.
+    """
 
     def __init__(self, apart: Iterable[Tensor]):
         super().__init__()
+        self.flops = 0
         self.activations = self.gradients = self.most_activations = self.most = 0
         self._apart = {tensor.untyped_storage()._cdata for tensor in apart}
         self._sizes: dict[int, tuple[int, bool]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        flops = FLOPS.get(func._overloadpacket)
+        if flops is not None:
+            self.flops += flops(*args, **kwargs, out_val=result)
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._see(tensor)
@@ -260,7 +264,7 @@ class _Live(TorchDispatchMode):
         self.most_activations = max(self.most_activations, self.activations)
         self.most = max(self.most, self.activations + self.gradients)
 
-    def count_as_gradient(self, parameter: Tensor) -> None:
+    def take_gradient(self, parameter: Tensor) -> None:
         """Take a parameter's gradient out of the activations; a hook for when it has arrived."""
         assert parameter.grad is not None
         self._see(parameter.grad)

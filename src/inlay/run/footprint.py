@@ -19,8 +19,9 @@ from inlay.run.machine import Machine
 DRAWN_AT_A_TIME = int(inspect.signature(sample).parameters["batch_size"].default)
 CAPTIONS_AT_A_TIME = 64
 ALLOCATOR_SHARE = 0.6
-"""On a CPU the C library's allocator holds on to part of what activations free, because the pieces do not fit what
-comes next. Measured with glibc and this loop: 30 to 70 % of the activations. Accelerators need little."""
+"""On a CPU the C library's allocator keeps part of what activations free, because the pieces do not fit what comes
+next. Measured with glibc and this loop: 30 to 70 % of the activations without gradient checkpointing, about as many
+bytes with it. Accelerators need little."""
 LOWERED = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -100,6 +101,7 @@ def footprint(
     """
     train = config.train
     arithmetic = Arithmetic(LOWERED[train.precision], machine.device != "cpu")
+    full = Arithmetic(None, machine.device != "cpu")  # the autoencoder's, always
     tuned = frozenset().union(*(attachment.components for attachment in attachments))
     owned = {id(p): p for attachment in attachments for p in attachment.parameters().values()}
     micro_batch = train.batch_size // train.accumulate
@@ -115,7 +117,7 @@ def footprint(
     pictures = max(1, min(64, 64 * 256**2 // side**2 // 8)) if cached else micro_batch
     if cached and dataset is not None:
         pictures = min(pictures, len(dataset) + len(dataset.validation))
-    encoded = forward_cost(base, arithmetic, lambda: base.encode_images(torch.empty(pictures, 3, side, side)))
+    encoded = forward_cost(base, full, lambda: base.vae.encode(torch.empty(pictures, 3, side, side)))
     tokens, width = base.architecture.text_shape
     captions = _captions(dataset)
     texts = min(CAPTIONS_AT_A_TIME, captions + 1)
@@ -133,7 +135,7 @@ def footprint(
             torch.empty(passes * at_a_time, tokens, width),
         ),
     )
-    decoded = forward_cost(base, arithmetic, lambda: base.decode(torch.empty(at_a_time, *latent_shape)))
+    decoded = forward_cost(base, full, lambda: base.vae.decode(torch.empty(at_a_time, *latent_shape)))
 
     trained = sum(parameter.nbytes for parameter in owned.values())
     average = trained if train.ema else 0
@@ -157,10 +159,8 @@ def footprint(
     encoding = (weights if cached else standing) + round((1 + spare) * max(encoded.peak_bytes, read.peak_bytes))
     # While averaged weights are in place, the others are kept aside.
     previews = standing + average + round((1 + spare) * max(called.peak_bytes, decoded.peak_bytes))
-    training = {
-        checkpointing: standing + each.peak_bytes + round(spare * each.activations_bytes)
-        for checkpointing, each in costs.items()
-    }
+    fragments = round(spare * costs[False].activations_bytes)
+    training = {checkpointing: standing + each.peak_bytes + fragments for checkpointing, each in costs.items()}
     memory = Memory(
         frozen_weights_bytes=frozen,
         trained_weights_bytes=trained,
@@ -170,7 +170,7 @@ def footprint(
         libraries_bytes=libraries,
         gradients_bytes=trained,
         activations_bytes=cost.activations_bytes,
-        allocator_bytes=round(spare * cost.activations_bytes),
+        allocator_bytes=fragments,
         kept_for_backward_bytes=cost.kept_bytes,
         overlap_bytes=trained + cost.activations_bytes - cost.peak_bytes,
         encoding_bytes=encoding,

@@ -22,9 +22,11 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
             job both tunes the base's denoiser and brings its own.
     """
     data = apply_overrides(read_run_file(path), overrides)
-    if data.get("denoiser") is None:
+    # `method=null denoiser=...` on the command line turns a run file of one kind into one of the other.
+    data = {key: value for key, value in data.items() if value is not None or key not in ("method", "denoiser")}
+    if "denoiser" not in data:
         return validate(RunConfig, data, source=path)
-    if data.get("method") is not None:
+    if "method" in data:
         raise ConfigError(
             f"{path}: has both `method`, which tunes the base's denoiser, and `denoiser`, which trains one from "
             "scratch; leave out one of them"

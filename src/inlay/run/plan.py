@@ -161,6 +161,8 @@ def make_plan(config: JobConfig) -> Plan:
         TargetError: a method addresses what the base does not have.
         DataError: the pictures are there, but not as the data section says.
     """
+    import torch
+
     from inlay.base.stable_diffusion import StableDiffusion
     from inlay.run.job import attach
 
@@ -182,7 +184,8 @@ def make_plan(config: JobConfig) -> Plan:
         f"{part}.{n}": p.numel() for part, module in base.components.items() for n, p in module.named_parameters()
     }
     base_tensors = [p for module in base.components.values() for p in module.parameters()]
-    attachments = attach(config.methods, base, config.seed)
+    with torch.device("meta"):
+        attachments = attach(config.methods, base, config.seed)
     dataset, reason = _dataset(config.data, architecture.resolution, config.seed)
     lowered = LOWERED[config.train.precision]
     if lowered is not None:
