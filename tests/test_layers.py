@@ -13,7 +13,8 @@ import inlay
 PACKAGE = Path(inlay.__file__).parent
 
 # From the bottom up. A part may import every part of the layers below its own, and itself; parts of one layer do not
-# import each other, so that each can be used and tested alone. "" is the package itself, which holds the version.
+# import each other, so that each can be used and tested alone. "" is the package itself: it holds the version, and the
+# library's entry points, which import from above when they are called.
 LAYERS: list[set[str]] = [
     {"", "errors", "randomness", "settings"},
     {"base", "objective", "methods", "data", "metrics", "artifacts"},
@@ -66,7 +67,7 @@ def violations(path: Path) -> list[str]:
             found.append(f"{path}:{line}: {module} belongs to no layer")
         elif other != part and LEVEL[other] >= LEVEL[part] > 0:
             found.append(f"{path}:{line}: {here} (layer of {part}) must not import {module}")
-        elif LEVEL[part] == 0 and LEVEL[other] > 0:
+        elif part and LEVEL[part] == 0 and LEVEL[other] > 0:
             found.append(f"{path}:{line}: {here} lies at the bottom and must not import {module}")
     return found
 

@@ -281,3 +281,8 @@ def test_a_time_budget_ends_the_run(make, tmp_path):
     assert result.finished
     assert result.record["costs"]["training_seconds"] >= 1.2
     assert result.record["costs"]["steps"] > 1
+
+
+def test_a_stack_that_could_not_be_saved_is_refused_at_once(make):
+    with pytest.raises(ConfigError, match="full saves a whole model, into which adapter cannot be merged"):
+        make(method="full", stack=[{"name": "adapter"}])

@@ -20,6 +20,9 @@ class Method(Settings, ABC):
     A concrete method adds ``name: Literal["..."]``, its settings with a docstring each, and :meth:`attach`.
     """
 
+    name: str
+    """What run files call it."""
+
     result: ClassVar[Literal["adapter", "pipeline"]]
     """What a run hands back: a small file beside the base, or the whole tuned model."""
     file_name: ClassVar[str]
@@ -99,7 +102,7 @@ class Attachment(ABC):
         expected = {name: tuple(parameter.shape) for name, parameter in own.items()}
         found = {name: tuple(value.shape) for name, value in state.items()}
         if expected != found:
-            raise ArtifactError(f"the saved {self.method.name} does not fit here: {_difference(expected, found)}")  # pyright: ignore[reportAttributeAccessIssue]
+            raise ArtifactError(f"the saved {self.method.name} does not fit here: {_difference(expected, found)}")
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])

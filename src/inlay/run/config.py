@@ -118,11 +118,19 @@ class JobConfig(Settings, ABC):
     def learning_rate(self) -> float:
         """The learning rate as it is used."""
 
-    def identity(self) -> str:
-        """Return the hash of all that decides the trained weights: the settings but those of output and logging."""
+    def decisive(self) -> JobConfig:
+        """Return a copy in which the settings of output, previews and logging, which change no weights, are blank."""
         watching = {"checkpoint_every", "keep_checkpoints", "validate_every", "trackers"}
         train = self.train.model_copy(update=dict.fromkeys(watching))
-        return config_hash(self.model_copy(update={"output": None, "preview": PreviewSettings(), "train": train}))
+        return self.model_copy(update={"output": None, "preview": PreviewSettings(), "train": train})
+
+    def identity(self) -> str:
+        """Return the hash of all that decides the trained weights."""
+        return config_hash(self.decisive())
+
+    def content_hash(self) -> str:
+        """Return the hash of all settings but where the result goes."""
+        return config_hash(self.model_copy(update={"output": None}))
 
 
 class RunConfig(JobConfig):
@@ -146,11 +154,13 @@ class RunConfig(JobConfig):
         return self.train.learning_rate or self.method.learning_rate
 
     @model_validator(mode="after")
-    def _prediction_kept(self) -> RunConfig:
-        if self.objective.prediction not in ("auto", self.base.prediction):
+    def _stack_can_be_saved(self) -> RunConfig:
+        whole = [method.name for method in self.methods if method.result == "pipeline"]
+        apart = [method.name for method in self.methods if not method.merges]
+        if whole and apart:
             raise ValueError(
-                f"objective.prediction={self.objective.prediction} would change what the base's output means, and no "
-                "saved adapter could say so; leave it at auto, or state what the base predicts in base.prediction"
+                f"{whole[0]} saves a whole model, into which {apart[0]} cannot be merged; stack {apart[0]} with methods "
+                "that are saved beside the base"
             )
         return self
 
