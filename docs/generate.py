@@ -1,0 +1,82 @@
+"""Writes docs/reference/run-file.md from the settings' own types, defaults and docstrings.
+
+    python docs/generate.py
+
+A test fails when the page is not what this prints.
+"""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel
+
+from inlay.base.settings import BaseSettings
+from inlay.cli.methods import describe
+from inlay.data.settings import DataSettings
+from inlay.methods import METHODS
+from inlay.objective.settings import Objective
+from inlay.objective.timesteps import TimestepSampling
+from inlay.objective.weighting import Weighting
+from inlay.run.config import Denoiser, PretrainConfig, PreviewSettings, RunConfig
+from inlay.train.schedules import LearningRateSchedule
+from inlay.train.settings import AdamW, Ema, TrainSettings
+
+PAGE = Path(__file__).parent / "reference" / "run-file.md"
+HEAD = """# The run file
+
+Every setting with its type and default, as this version of inlay has them. A run file is YAML; a setting on the command
+line is `section.key=value`, for instance `train.steps=500`. `base`, `data` and `method` may be given by one word:
+`base: tabletop` is `base: {model: tabletop}`. Unknown keys are refused.
+
+This page is generated from the code by `docs/generate.py`.
+"""
+
+
+def section(title: str, model: type[BaseModel], level: int = 2) -> str:
+    """Return one section's table."""
+    described = describe(model)
+    summary = described["description"].replace("\n", " ")
+    lines = [f"{'#' * level} {title}", "", summary, ""]
+    if described["settings"]:
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for setting in described["settings"]:
+        default = "*must be given*" if setting["required"] else f"`{dumps(setting['default'])}`"
+        cells = [f"`{setting['key']}`", setting["type"], default, setting["description"]]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def overview(title: str, model: type[BaseModel]) -> str:
+    """Return what a run file's top level holds; the sections have tables of their own."""
+    described = describe(model)
+    lines = [f"## {title}", "", described["description"].replace("\n", " "), "", "| section | meaning |", "|---|---|"]
+    for setting in described["settings"]:
+        needed = " *Must be given.*" if setting["required"] else ""
+        lines.append(f"| `{setting['key']}` | {setting['description']}{needed} |")
+    return "\n".join(lines) + "\n"
+
+
+def members(union: object) -> dict[str, type[BaseModel]]:
+    """Return the members of a discriminated union by name."""
+    return {model.model_fields["name"].default: model for model in get_args(get_args(union)[0])}
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [HEAD, overview("A tuning run", RunConfig), overview("A run from scratch", PretrainConfig)]
+    parts += [section("`base`", BaseSettings), section("`data`", DataSettings)]
+    parts += [section(f"`method`: {name}", model) for name, model in METHODS.items()]
+    parts += [section("`objective`", Objective)]
+    parts += [section(f"`objective.weighting`: {name}", model, 3) for name, model in members(Weighting).items()]
+    parts += [section(f"`objective.timesteps`: {name}", model, 3) for name, model in members(TimestepSampling).items()]
+    parts += [section("`train`", TrainSettings), section("`train.schedule`", LearningRateSchedule, 3)]
+    parts += [section("`train.optimizer`: adamw", AdamW, 3), section("`train.ema`", Ema, 3)]
+    parts += [section("`preview`", PreviewSettings), section("`denoiser`", Denoiser)]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
