@@ -15,12 +15,14 @@ from inlay.base.settings import BaseSettings
 from inlay.data.dataset import Dataset, load_dataset
 from inlay.data.settings import DataSettings
 from inlay.data.views import center_view
-from inlay.errors import ConfigError, DataError
+from inlay.errors import DataError
 from inlay.objective.path import Path as NoisePath
+from inlay.run.attach import attach
+from inlay.run.check import check_objective, check_sizes, check_trackers
 from inlay.run.config import JobConfig
-from inlay.run.footprint import LOWERED, Memory, Work, footprint
-from inlay.run.load import config_hash
+from inlay.run.footprint import Memory, Work, footprint
 from inlay.run.machine import Machine, this_machine
+from inlay.train.precision import LOWERED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,13 +39,16 @@ KINDS = {
     "upsamplers": "resampling",
     "proj_in": "transformer projections",
     "proj_out": "transformer projections",
-    "attentions": "transformer norms",
+    "attentions": "transformer blocks, the rest",
     "time_embedding": "time embedding",
     "self_attn": "text attention",
     "mlp": "text feed-forward",
     "embeddings": "text embeddings",
     "encoder": "text norms",
     "final_layer_norm": "text norms",
+    "conv_in": "input and output",
+    "conv_norm_out": "input and output",
+    "conv_out": "input and output",
 }
 """What a parameter is part of, by the first of these words among the parts of its name."""
 
@@ -95,6 +100,8 @@ class Effective:
     weight_range: tuple[float, float]
     """Least and greatest weight of the loss over the timesteps."""
     resolution_pixels: int
+    multiple_pixels: int
+    """Of which the sides of pictures must be multiples."""
     latent_shape: tuple[int, int, int]
     text_shape: tuple[int, int]
     micro_batch_images: int
@@ -164,18 +171,16 @@ def make_plan(config: JobConfig) -> Plan:
     import torch
 
     from inlay.base.stable_diffusion import StableDiffusion
-    from inlay.run.job import attach
 
     location = locate(config.base, weights=False)
     architecture = read_architecture(config.base, location, config.scratch)
+    check_sizes(config, architecture)
+    check_objective(config, architecture)
+    check_trackers(config)
     objective = config.objective.resolved(architecture.prediction)
     path = NoisePath.from_alphas_cumprod(architecture.alphas_cumprod())
     weights = objective.weight_table(path)
     resolution = config.data.resolution or architecture.resolution
-    if resolution % architecture.downscale:
-        raise ConfigError(
-            f"data.resolution={resolution}: the base's autoencoder takes multiples of {architecture.downscale} pixels"
-        )
     base = StableDiffusion(architecture, architecture.meta(), None, config.base.model)
     names = {
         id(p): f"{part}.{name}" for part, module in base.components.items() for name, p in module.named_parameters()
@@ -186,7 +191,7 @@ def make_plan(config: JobConfig) -> Plan:
     base_tensors = [p for module in base.components.values() for p in module.parameters()]
     with torch.device("meta"):
         attachments = attach(config.methods, base, config.seed)
-    dataset, reason = _dataset(config.data, architecture.resolution, config.seed)
+    dataset, reason = _dataset(config.data, architecture, config.seed)
     lowered = LOWERED[config.train.precision]
     if lowered is not None:
         base.cast_frozen(lowered)
@@ -202,7 +207,7 @@ def make_plan(config: JobConfig) -> Plan:
     trainable, total = sum(trained.values()), sum(base_counts.values())
     micro_batch = config.train.batch_size // config.train.accumulate
     return Plan(
-        config_hash=config_hash(config),
+        config_hash=config.content_hash(),
         base=config.base.model,
         base_parameters=total,
         part_parameters={
@@ -221,6 +226,7 @@ def make_plan(config: JobConfig) -> Plan:
             timesteps=path.timesteps,
             weight_range=(weights.min().item(), weights.max().item()),
             resolution_pixels=resolution,
+            multiple_pixels=architecture.granularity,
             latent_shape=latent_shape,
             text_shape=architecture.text_shape,
             micro_batch_images=micro_batch,
@@ -257,10 +263,10 @@ def _last(path: NoisePath) -> Tensor:
     return torch.tensor([path.timesteps - 1])
 
 
-def _dataset(settings: DataSettings, resolution: int, seed: int) -> tuple[Dataset | None, str | None]:
+def _dataset(settings: DataSettings, architecture: Architecture, seed: int) -> tuple[Dataset | None, str | None]:
     """Return (data set, None), or (None, why not) where the source is not here: a plan can do without."""
     try:
-        return load_dataset(settings, resolution, seed), None
+        return load_dataset(settings, architecture.resolution, seed, architecture.granularity), None
     except DataError as error:
         if settings.source.startswith("tabletop:") or Path(settings.source).expanduser().exists():
             raise
@@ -268,14 +274,16 @@ def _dataset(settings: DataSettings, resolution: int, seed: int) -> tuple[Datase
 
 
 def _trained(attachments: Sequence[Attachment], base: StableDiffusion, names: Mapping[int, str]) -> dict[str, int]:
-    """Return the size of every trained parameter by its place in the base, or its saved name where it has none."""
+    """Return the size of every trained parameter by its place in the base."""
     places = {id(p): f"{part}.{n}" for part, module in base.components.items() for n, p in module.named_parameters()}
-    places |= names
-    return {
-        places.get(id(parameter), f"{index}.{name}"): parameter.numel()
-        for index, attachment in enumerate(attachments)
-        for name, parameter in attachment.parameters().items()
-    }
+    trained = {}
+    for index, attachment in enumerate(attachments):
+        for name, parameter in attachment.parameters().items():
+            # Saved names tell where a method acts, also where its parameters lie together in a module of their own.
+            speaks = name.partition(".")[0] in base.components
+            place = f"{name}@{index}" if speaks else places.get(id(parameter), f"other.{index}.{name}")
+            trained[names.get(id(parameter), place)] = parameter.numel()
+    return trained
 
 
 def _method(attachment: Attachment) -> MethodPlan:
@@ -288,13 +296,15 @@ def _block(name: str) -> str:
     part, first, second = [*name.split("."), "", ""][:3]
     if part != "unet":
         return part.replace("_", " ")
+    if first not in ("conv_norm_out", "conv_out", *ORDER):
+        return "other"  # parameters that a method does not keep by place
     return f"{first}.{second}" if second.isdecimal() else first
 
 
 def _kind(name: str) -> str:
     words = name.split(".")
     found = [kind for word, kind in KINDS.items() if word in words]
-    return found[0] if found else "input and output"
+    return found[0] if found else "other"
 
 
 def _way_through(name: str) -> int:
