@@ -14,6 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from inlay.run.draw import Drawn
     from inlay.run.job import Result
     from inlay.run.plan import Plan
@@ -32,7 +35,7 @@ def plan(**sections: Any) -> Plan:
     from inlay.run.load import validate
     from inlay.run.plan import make_plan
 
-    return make_plan(validate(PretrainConfig if "denoiser" in sections else RunConfig, sections, "plan"))
+    return make_plan(validate(PretrainConfig if "denoiser" in sections else RunConfig, _plain(sections)))
 
 
 def tune(**sections: Any) -> Result:
@@ -57,7 +60,7 @@ def pretrain(**sections: Any) -> Result:
     return _execute(PretrainConfig, sections)
 
 
-def sample(target: str, prompts: list[str], **options: Any) -> list[Drawn]:
+def sample(target: str | Path, prompts: str | Sequence[str], **options: Any) -> list[Drawn]:
     """Draw pictures with a run directory or a base; the options are those of :func:`inlay.run.draw.draw`.
 
     Raises:
@@ -75,7 +78,18 @@ def _execute(kind: Any, sections: dict[str, Any]) -> Result:
     from inlay.run.job import execute
     from inlay.run.load import validate
 
-    config = validate(kind, sections, "configuration")
+    config = validate(kind, _plain(sections))
     if config.output is None:
         raise ConfigError("output: give the run directory, for instance output='runs/first'")
     return execute(config, Path(config.output))
+
+
+def _plain(value: Any) -> Any:
+    """Write paths as the text that a run file would hold; Python code has them more often than not."""
+    import os
+
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -18,7 +18,7 @@ class TargetError(InlayError):
 
 
 class ArtifactError(InlayError):
-    """A saved file cannot be read, or belongs to another base."""
+    """A file cannot be written or read, or belongs to another base."""
 
 
 class DataError(InlayError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,39 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Let ``write`` make a file beside ``path``, then rename it there: readers see the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while ``path`` is written, a full disk or a missing right, into one message.
+
+    Raises:
+        ArtifactError: with the path and the system's reason.
+    """
+    from safetensors import SafetensorError
+
     try:
-        write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise ArtifactError(f"{path}: cannot be written: {reason}") from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Let ``write`` make a file beside ``path``, then rename it there: readers see the old file or the new one.
+
+    Raises:
+        ArtifactError: the place cannot be written; an old file is still there.
+    """
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(unfinished)
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return path
 
 

@@ -39,6 +39,11 @@ class Architecture:
         return int(self.unet["sample_size"]) * self.downscale
 
     @property
+    def granularity(self) -> int:
+        """Multiple in pixels of which a picture's sides must be: autoencoder and denoiser halve them so often."""
+        return self.downscale * 2 ** (len(self.unet["block_out_channels"]) - 1)
+
+    @property
     def prediction(self) -> str:
         """What the denoiser predicts, by diffusers' name."""
         return self.scheduler.get("prediction_type", "epsilon")

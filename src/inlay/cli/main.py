@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + 13  # as the shell reports SIGPIPE
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
+        _report("Interrupted", "interrupted", as_json)
         return 130
     except Exception as error:
         return _fault(error, as_json)

@@ -29,6 +29,7 @@ def command(
     from inlay.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    from inlay.run.directory import RUN_FILE
     from inlay.run.draw import draw, load_target, save_drawn
 
     with TerminalReporter(to_stderr=json) as reporter:
@@ -46,7 +47,7 @@ def command(
             dimensions,
             progress=lambda done, total: reporter.progress("drawing", done, total),
         )
-    is_run = (Path(target) / "run.yaml").is_file()
+    is_run = (Path(target) / RUN_FILE).is_file()
     paths = save_drawn(drawn, out or (Path(target) / "samples" if is_run else Path("samples")))
     if json:
         pictures_json = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,9 @@ import typer
 
 from inlay.cli.console import console, emit_json, human_bytes, human_count, human_seconds
 from inlay.errors import ConfigError
+
+INTERRUPTED = 130
+"""Exit code of a run that the user stopped, as the shell reports Ctrl-C."""
 
 
 def command(
@@ -49,11 +53,13 @@ def run(run_file: Path, overrides: list[str], json: bool, pretrain: bool) -> Non
         return
     if json:
         emit_json({"directory": str(directory), **result.record})
+        if not result.finished:
+            raise typer.Exit(INTERRUPTED)
         return
     costs = result.record["costs"]
     if not result.finished:
         console.print(f"stopped after step {costs['steps']}; the same command goes on from there")
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
     if result.repeated:
         console.print("this run is finished already; give another output=... to do it again")
     console.print(
@@ -64,14 +70,16 @@ def run(run_file: Path, overrides: list[str], json: bool, pretrain: bool) -> Non
     console.print(f"  loss curve   {directory / 'loss.png'}", soft_wrap=True)
     for name in result.record["files"]:
         console.print(f"  result       {directory / name}", soft_wrap=True)
-    prompt = config.data.prompt or "a prompt of yours"
-    console.print(f'  draw more    inlay sample {directory} --prompt "{prompt}"', soft_wrap=True)
+    again = shlex.join(["inlay", "sample", str(directory), "--prompt", config.data.prompt or "a prompt of yours"])
+    console.print(f"  draw more    {again}", soft_wrap=True)
 
 
 def output_directory(output: str | None, run_file: Path) -> Path:
     """Return the run directory: the stated one, that of a run directory's own run file, else `runs/` and its name."""
     if output is not None:
         return Path(output)
-    if (run_file.parent / "trace.jsonl").exists() and run_file.name == "run.yaml":
+    from inlay.run.directory import RUN_FILE, TRACE
+
+    if run_file.name == RUN_FILE and (run_file.parent / TRACE).exists():
         return run_file.parent
     return Path("runs") / run_file.stem

@@ -158,7 +158,7 @@ class Dataset:
         return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
-def load_dataset(settings: DataSettings, resolution: int, seed: int = 0) -> Dataset:
+def load_dataset(settings: DataSettings, resolution: int, seed: int = 0, multiple: int = 8) -> Dataset:
     """Examine the pictures of ``settings.source`` and split off the validation pictures.
 
     Args:
@@ -166,11 +166,15 @@ def load_dataset(settings: DataSettings, resolution: int, seed: int = 0) -> Data
         resolution: side in pixels to use when the section does not give one, usually the base's own.
         seed: decides which pictures are held out, together with their contents: the same ones in any order and under
             any name, and copies of a picture fall on the same side.
+        multiple: pixels; the sides of the buckets are multiples of it where the section does not say of what.
 
     Raises:
         DataError: see :func:`inlay.data.sources.load_examples`; or nothing is left to train on.
     """
     resolution = settings.resolution or resolution
+    if settings.buckets and settings.bucket_step is None:
+        step = max(1, resolution // 8 // multiple) * multiple
+        settings = settings.model_copy(update={"bucket_step": step})
     examples, skipped, notes = load_examples(settings, resolution)
     held_out = _held_out(examples, settings.validation, seed)
     train = tuple(example for example in examples if example.sha256 not in held_out)

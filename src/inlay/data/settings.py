@@ -41,7 +41,8 @@ class DataSettings(Settings):
     """Train at several shapes of about resolution x resolution pixels in all, each picture in the nearest; every
     batch has one shape. Off: everything is cut to a square."""
     bucket_step: Annotated[int, Field(ge=8, multiple_of=8)] | None = None
-    """The buckets' sides are multiples of this many pixels; by default an eighth of the resolution (64 for 512)."""
+    """The buckets' sides are multiples of this many pixels; by default an eighth of the resolution (64 for 512), in
+    steps that the base can halve often enough."""
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a caption is replaced by the empty one at a visit, for classifier-free guidance."""
     repeats: Annotated[int, Field(ge=1)] = 1

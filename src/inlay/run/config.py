@@ -159,8 +159,8 @@ class RunConfig(JobConfig):
         apart = [method.name for method in self.methods if not method.merges]
         if whole and apart:
             raise ValueError(
-                f"{whole[0]} saves a whole model, into which {apart[0]} cannot be merged; stack {apart[0]} with methods "
-                "that are saved beside the base"
+                f"{whole[0]} saves a whole model, into which {apart[0]} cannot be merged; stack {apart[0]} with "
+                "methods that are saved beside the base"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from inlay.base.locate import CONFIGS
 from inlay.base.sampling import initial_noise, sample
 from inlay.base.settings import BaseSettings
 from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.errors import ConfigError
-from inlay.run.job import RUN_FILE, load_run
+from inlay.run.directory import RUN_FILE, load_run
 from inlay.run.pictures import Block, Row, grid, save_picture
 
 
@@ -28,7 +30,7 @@ class Drawn:
     """uint8 [H, W, 3]."""
 
 
-def load_target(target: str, device: str | None = None) -> StableDiffusion:
+def load_target(target: str | Path, device: str | None = None) -> StableDiffusion:
     """Return what to draw with: a finished run directory's tuned model, or a base by its name.
 
     Raises:
@@ -37,12 +39,14 @@ def load_target(target: str, device: str | None = None) -> StableDiffusion:
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if (Path(target) / RUN_FILE).is_file():
         return load_run(Path(target))[0].to(place)
-    return load_base(BaseSettings(model=target)).to(place)
+    if Path(target).is_dir() and not (Path(target) / CONFIGS["vae"]).is_file():
+        raise ConfigError(f"{target}: neither a run directory (no {RUN_FILE}) nor a base (no {CONFIGS['vae']})")
+    return load_base(BaseSettings(model=str(target))).to(place)
 
 
 def draw(
     base: StableDiffusion,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     pictures: int = 4,
     seed: int = 0,
     steps: int = 25,
@@ -55,7 +59,7 @@ def draw(
 
     Args:
         base: from :func:`load_target`.
-        prompts: what to draw.
+        prompts: what to draw, one text or several.
         pictures: how many of each.
         seed: of the first picture.
         steps: calls of the denoiser a picture.
@@ -65,13 +69,15 @@ def draw(
         progress: told (denoiser calls done, in all).
 
     Raises:
-        ConfigError: the size does not fit the base.
+        ConfigError: the size does not fit the base, or the guidance is not finite.
     """
-    side = base.architecture.resolution
-    unit = base.architecture.downscale * 2 ** (len(base.architecture.unet["block_out_channels"]) - 1)
+    prompts = [prompts] if isinstance(prompts, str) else prompts
+    side, unit = base.architecture.resolution, base.architecture.granularity
     size = size or (side, side)
     if any(length < unit or length % unit for length in size):
         raise ConfigError(f"size {size[0]} x {size[1]}: height and width must be multiples of {unit} pixels here")
+    if not math.isfinite(guidance):
+        raise ConfigError(f"guidance {guidance}: must be a finite number")
     wanted = [(prompt, seed + number) for prompt in prompts for number in range(pictures)]
     noise = initial_noise(base, [number for _, number in wanted], size)
     texts = [prompt for prompt, _ in wanted]

@@ -15,6 +15,7 @@ from inlay.methods import Attachment
 from inlay.run.config import JobConfig
 from inlay.run.cost import Arithmetic, forward_cost, step_cost
 from inlay.run.machine import Machine
+from inlay.train.precision import LOWERED
 
 DRAWN_AT_A_TIME = int(inspect.signature(sample).parameters["batch_size"].default)
 CAPTIONS_AT_A_TIME = 64
@@ -22,7 +23,6 @@ ALLOCATOR_SHARE = 0.6
 """On a CPU the C library's allocator keeps part of what activations free, because the pieces do not fit what comes
 next. Measured with glibc and this loop: 30 to 70 % of the activations without gradient checkpointing, about as many
 bytes with it. Accelerators need little."""
-LOWERED = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,26 +12,23 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 
-from inlay.artifacts.files import read_tensors, write_tensors, write_text
-from inlay.base.architecture import Architecture, read_architecture
-from inlay.base.locate import locate
+from inlay.artifacts.files import write_tensors, write_text, writing
 from inlay.base.sampling import initial_noise, sample, to_uint8
-from inlay.base.stable_diffusion import StableDiffusion, load_base
-from inlay.data.dataset import Dataset, load_dataset
+from inlay.base.stable_diffusion import load_base
+from inlay.data.dataset import Batch, Dataset, load_dataset
 from inlay.data.views import center_view, pixels
-from inlay.errors import ConfigError
-from inlay.methods import Attachment, Method
-from inlay.objective.path import Path as NoisePath
+from inlay.methods import Method
 from inlay.randomness import derive
+from inlay.run.attach import attach
+from inlay.run.check import check, check_length
 from inlay.run.config import JobConfig, PretrainConfig, RunConfig
-from inlay.run.load import config_hash, read_run_file, to_yaml, validate
+from inlay.run.directory import PIPELINE, RUN_FILE, TRACE, alone_in, finished_run, method_file, read_trace
+from inlay.run.load import to_yaml
 from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
-from inlay.run.record import command_line, hardware, now, read_record, versions, write_record
+from inlay.run.record import command_line, hardware, now, versions, write_record
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Outcome, Progress
-
-RUN_FILE = "run.yaml"
-PIPELINE = "pipeline"
+from inlay.train.precision import LOWERED, autocast
 
 
 class Reporter(Protocol):
@@ -82,33 +77,6 @@ class Result:
         return self.record["status"] == "done"
 
 
-def attach(methods: Sequence[Method], base: StableDiffusion, seed: int) -> list[Attachment]:
-    """Attach methods to a base in order; what they initialise at random follows from the seed."""
-    attachments = []
-    for index, method in enumerate(methods):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "attach", index))
-            attachments.append(method.attach(base.components))
-    return attachments
-
-
-def check(config: JobConfig) -> Architecture:
-    """Find out what can be found out about a run's base, methods and objective without loading weights.
-
-    Raises:
-        ConfigError: the base is not found, or the objective does not fit it.
-        TargetError: a method addresses what the base does not have.
-    """
-    architecture = read_architecture(config.base, locate(config.base), config.scratch)
-    parts = architecture.meta()
-    for method in config.methods:
-        method.attach(parts)
-    config.objective.resolved(architecture.prediction).weight_table(
-        NoisePath.from_alphas_cumprod(architecture.alphas_cumprod())
-    )
-    return architecture
-
-
 def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None) -> Result:
     """Run a job to its end, or go on with it where it was stopped.
 
@@ -122,31 +90,41 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
     Raises:
         InlayError: see the kinds in :mod:`inlay.errors`; nothing but the run directory has been written.
     """
+    config = config.model_copy(update={"output": None})  # where it goes is no part of what the run is
     reporter = reporter or Silent()
-    finished = _check_directory(config, directory)
+    finished = finished_run(config, directory)
     if finished is not None:
         return Result(directory, finished, repeated=True)
     architecture = check(config)
-    dataset = load_dataset(config.data, architecture.resolution, config.seed)
-    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
-    accelerator = Accelerator(
-        # Said outright, or several processes on a machine without a GPU would each take themselves for the only one.
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=mixed,
-        log_with=_trackers(config) or None,  # pyright: ignore[reportArgumentType] - a list is invariant
-        project_dir=str(directory),
-        step_scheduler_with_optimizer=False,
-    )
+    dataset = load_dataset(config.data, architecture.resolution, config.seed, architecture.granularity)
+    accelerator = make_accelerator(config, directory)
+    check_length(config, dataset.images_per_epoch, accelerator.num_processes)
     if not accelerator.is_main_process:
         reporter = Silent()
     for note in dataset.notes:
         reporter.note(note)
-    if accelerator.is_main_process:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / RUN_FILE, to_yaml(config))
-    accelerator.wait_for_everyone()
-    job = Job(config, directory, dataset, accelerator, reporter)
-    return job.run()
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            with writing(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(alone_in(directory))
+                write_text(directory / RUN_FILE, to_yaml(config))
+                (directory / TRACE).touch()
+        accelerator.wait_for_everyone()
+        return Job(config, directory, dataset, accelerator, reporter).run()
+
+
+def make_accelerator(config: JobConfig, directory: Path) -> Accelerator:
+    """Return what knows a run's processes and device, and logs to its trackers."""
+    return Accelerator(
+        # Said outright, or several processes on a machine without a GPU would each take themselves for the only one.
+        cpu=not torch.accelerator.is_available(),
+        # Precision is inlay's own doing, see inlay.train.precision; another one from the environment must not act.
+        mixed_precision="no",
+        log_with=_trackers(config) or None,  # pyright: ignore[reportArgumentType] - a list is invariant
+        project_dir=str(directory),
+        step_scheduler_with_optimizer=False,
+    )
 
 
 class Job:
@@ -168,8 +146,9 @@ class Job:
             self.base.architecture.scheduler["prediction_type"] = config.objective.prediction
         self.attachments = attach(config.methods, self.base, config.seed)
         self.base.to(accelerator.device)
-        if config.train.precision != "fp32":
-            self.base.cast_frozen({"bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision])
+        lowered = LOWERED[config.train.precision]
+        if lowered is not None:
+            self.base.cast_frozen(lowered)
         if config.train.gradient_checkpointing:
             self.base.unet.enable_gradient_checkpointing()
         tuned = frozenset().union(*(attachment.components for attachment in self.attachments))
@@ -185,13 +164,18 @@ class Job:
         self.prompts = [prompt for prompt in prompts for _ in range(config.preview.pictures)]
         for prompt in self.base.overlong(list(prompts)):
             reporter.note(f"the text encoder sees only the beginning of the prompt {prompt!r}")
+        self._drawn: tuple[int, Batch] | None = None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of the run's precision."""
+        return autocast(self.accelerator.device, self.config.train.precision)
 
     def run(self) -> Result:
         """Train, draw, save."""
         config, directory, reporter = self.config, self.directory, self.reporter
         started = now()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        with self.accelerator.main_process_first(), self.accelerator.autocast(), self.base.evaluating():
+        with self.accelerator.main_process_first(), self.autocast(), self.base.evaluating():
             self.diffusion.build_caches(reporter.progress)
         before = self._draw_before()
         loop = Loop(
@@ -208,10 +192,10 @@ class Job:
             self.accelerator.init_trackers("logs")
 
         def losses(step: int, part: slice) -> torch.Tensor:
-            return self.diffusion.losses(self._batch(step), step, part)
+            return self.diffusion.losses(self.batch(step), step, part)
 
         def names(step: int, part: slice) -> list[str]:
-            return [self.dataset.examples[item.example_index].id for item in self._batch(step).items[part]]
+            return [self.dataset.examples[item.example_index].id for item in self.batch(step).items[part]]
 
         def after_step(step: int) -> None:
             if config.preview.every and step % config.preview.every == 0 and self.main:
@@ -219,11 +203,12 @@ class Job:
                     self._preview(step)
 
         def validate() -> float | None:
-            with self.base.evaluating(), self.accelerator.autocast():
+            with self.base.evaluating(), self.autocast():
                 return self.diffusion.validation_loss()
 
         reporter.phase("training")
         outcome = loop.run(losses, names, reporter.step, after_step, validate)
+        self.accelerator.wait_for_everyone()  # the trace is whole from here on
         record = self._record(started, outcome, trainable)
         with ExitStack() as stack:
             stack.enter_context(loop.averaged())
@@ -236,8 +221,11 @@ class Job:
         self.accelerator.end_training()
         return Result(directory, record, main=self.main)
 
-    def _batch(self, step: int) -> Any:
-        return self.dataset.batch(self.config.seed, step, self.config.train.batch_size)
+    def batch(self, step: int) -> Batch:
+        """Return the pictures of an optimizer step, over all processes; kept for the step's other micro-batches."""
+        if self._drawn is None or self._drawn[0] != step:
+            self._drawn = step, self.dataset.batch(self.config.seed, step, self.config.train.batch_size)
+        return self._drawn[1]
 
     def _sample(self) -> torch.Tensor:
         preview = self.config.preview
@@ -245,7 +233,7 @@ class Job:
         seeds = [derive(preview.seed, "preview", number) for number in range(preview.pictures)]
         noise = initial_noise(self.base, seeds, (side, side))
         noise = noise.repeat(len(self.prompts) // preview.pictures, 1, 1, 1)
-        with self.accelerator.autocast():
+        with self.autocast():
             return sample(
                 self.base,
                 self.prompts,
@@ -299,9 +287,12 @@ class Job:
             # Full tuning changed the base's own weights. What stacks on it is folded in: one model comes out.
             for attachment in reversed(self.attachments):
                 attachment.merge()
-            unfinished = self.directory / f".{PIPELINE}.{os.getpid()}"
-            self.base.save_pipeline(unfinished)
-            os.replace(unfinished, self.directory / PIPELINE)
+            unfinished = self.directory / f".{PIPELINE}.unfinished"
+            with writing(self.directory / PIPELINE):
+                for earlier in (unfinished, self.directory / PIPELINE):  # of a process that was killed just here
+                    shutil.rmtree(earlier, ignore_errors=True)
+                self.base.save_pipeline(unfinished)
+                os.replace(unfinished, self.directory / PIPELINE)
             return [PIPELINE]
         files = []
         for index, attachment in enumerate(self.attachments):
@@ -326,13 +317,14 @@ class Job:
     def _record(self, started: str, outcome: Outcome, trainable: int) -> dict[str, Any]:
         config, dataset = self.config, self.dataset
         total = sum(parameter.numel() for parameter in self.base.unet.parameters())
-        validation = [{"step": step, "loss": loss} for step, loss in outcome.validation]
-        metrics: dict[str, Any] = {"smoothed_loss": outcome.smoothed_loss, "validation_loss": None}
+        validation = [entry["validation_loss"] for entry in read_trace(self.directory) if "validation_loss" in entry]
+        last = validation[-1] if validation else None
+        metrics: dict[str, Any] = {"smoothed_loss": outcome.smoothed_loss, "validation_loss": last}
         reasons = {}
-        if validation:
-            metrics["validation_loss"] = validation[-1]["loss"]
-        else:
+        if not dataset.validation:
             reasons["validation_loss"] = "no pictures were held out (data.validation)"
+        elif last is None:
+            reasons["validation_loss"] = "not finite" if validation else "the run stopped before it was measured"
         return {
             "status": "stopped" if outcome.stopped else "done",
             "kind": "tune" if isinstance(config, RunConfig) else "pretrain",
@@ -340,13 +332,13 @@ class Job:
             "ended": now(),
             "command": command_line(),
             "config": config.model_dump(mode="json"),
-            "config_hash": config_hash(config),
+            "config_hash": config.content_hash(),
             "data": {
                 "hash": dataset.hash,
                 "pictures": len(dataset),
                 "held_out": len(dataset.validation),
                 "resolution": dataset.resolution,
-                "skipped": [vars(skipped) for skipped in dataset.skipped],
+                "skipped": [skipped._asdict() for skipped in dataset.skipped],
             },
             "base": {"name": self.base.name, "hash": self.base.file_hash, "prediction": self.base.prediction},
             "versions": versions(),
@@ -367,84 +359,6 @@ class Job:
             "missing": reasons,
             "files": [],
         }
-
-
-def method_file(directory: Path, index: int, method: Method) -> Path:
-    """Return where the ``index``-th method of a run is saved."""
-    return directory / method.file_name if index == 0 else directory / f"stack-{index}" / method.file_name
-
-
-def read_trace(directory: Path) -> list[dict[str, Any]]:
-    """Return the entries of a run's trace, one a step."""
-    lines = (directory / "trace.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def load_run(directory: Path) -> tuple[StableDiffusion, list[Attachment]]:
-    """Load the tuned model of a finished run: its base, and its methods attached with what they learned.
-
-    Raises:
-        ConfigError: the directory holds no finished run.
-        ArtifactError: a file is broken or belongs to another base.
-    """
-    config = read_config(directory)
-    record = read_record(directory)
-    if record is None or record["status"] != "done":
-        raise ConfigError(f"{directory}: the run has not finished; go on with `inlay tune {directory / RUN_FILE}`")
-    if record["files"] == [PIPELINE]:
-        return load_base(config.base.model_copy(update={"model": str(directory / PIPELINE)})), []
-    base = load_base(config.base)
-    if base.file_hash != record["base"]["hash"]:
-        raise ConfigError(f"{directory}: tuned on another {config.base.model}; its weights have changed since")
-    attachments = attach(config.methods, base, config.seed)
-    for index, attachment in enumerate(attachments):
-        attachment.load(read_tensors(method_file(directory, index, attachment.method))[0])
-    return base, attachments
-
-
-def read_config(directory: Path) -> JobConfig:
-    """Return the resolved configuration of a run directory.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    path = directory / RUN_FILE
-    if not path.is_file():
-        raise ConfigError(f"{directory}: not a run directory; it has no {RUN_FILE}")
-    data = read_run_file(path)
-    return validate(PretrainConfig if "denoiser" in data else RunConfig, data, path)
-
-
-def _check_directory(config: JobConfig, directory: Path) -> dict[str, Any] | None:
-    """Refuse a directory in which this run cannot be; return the record of the same run when it is finished there."""
-    if not directory.exists():
-        return None
-    if not directory.is_dir():
-        raise ConfigError(f"output={directory}: a file of that name is in the way")
-    if not (directory / RUN_FILE).exists():
-        if any(directory.iterdir()):
-            raise ConfigError(f"output={directory}: the directory holds other files; give a new or empty one")
-        return None
-    earlier = read_config(directory)
-    if earlier.identity() != config.identity():
-        raise ConfigError(
-            f"output={directory}: holds a run with other settings ({', '.join(_differing(earlier, config))}); "
-            "give another output=..., or the same settings to go on with it"
-        )
-    record = read_record(directory)
-    return record if record is not None and record["status"] == "done" else None
-
-
-def _differing(earlier: JobConfig, config: JobConfig) -> list[str]:
-    def flat(value: Any, key: str = "") -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {key: value}
-        return {
-            name: v for child, inner in value.items() for name, v in flat(inner, f"{key}.{child}".strip(".")).items()
-        }
-
-    one, other = flat(earlier.model_dump(mode="json")), flat(config.model_dump(mode="json"))
-    return sorted(name for name in one | other if one.get(name) != other.get(name) and name != "output")
 
 
 def _size(path: Path) -> int:

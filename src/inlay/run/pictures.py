@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,14 +91,16 @@ def draw_loss(trace: Sequence[dict[str, Any]], path: Path) -> Path:
     steps = [entry["step"] for entry in trace]
     losses = [entry["loss"] for entry in trace]
     window = max(1, len(losses) // 20)
-    averages = [
-        sum(losses[max(0, i + 1 - window) : i + 1]) / (i + 1 - max(0, i + 1 - window)) for i in range(len(losses))
-    ]
+    sums = [0.0, *accumulate(losses)]
+    firsts = [max(0, end - window) for end in range(1, len(sums))]
+    averages = [(sums[end] - sums[first]) / (end - first) for end, first in enumerate(firsts, 1)]
     figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(steps, losses, color="#b8c4d6", linewidth=0.8, label="each step")
     axes.plot(steps, averages, color="#1f4e96", linewidth=1.8, label=f"mean of {window} steps")
-    held_out = [(entry["step"], entry["validation_loss"]) for entry in trace if "validation_loss" in entry]
+    held_out = [
+        (entry["step"], entry["validation_loss"]) for entry in trace if entry.get("validation_loss") is not None
+    ]
     if held_out:
         axes.plot(*zip(*held_out, strict=True), "o-", color="#c2571a", markersize=4, label="held-out pictures")
     axes.set_xlabel("optimizer step")

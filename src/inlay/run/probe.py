@@ -56,26 +56,23 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
         DataError: the pictures are not there.
         TrainingError: a loss is not finite.
     """
-    from accelerate import Accelerator
-
     from inlay.data.dataset import load_dataset
-    from inlay.run.job import Job, Silent
+    from inlay.run.job import Job, Silent, make_accelerator
     from inlay.train.loop import Loop, Progress
 
-    dataset = load_dataset(config.data, plan.effective.resolution_pixels, config.seed)
+    dataset = load_dataset(config.data, plan.effective.resolution_pixels, config.seed, plan.effective.multiple_pixels)
     few = _pictures_of_two_steps(dataset, config)
     budget = {"steps": STEPS, "epochs": None, "minutes": None, "checkpoint_every": None, "trackers": ()}
     short = config.model_copy(update={"train": config.train.model_copy(update=budget)})
-    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
     seconds: list[float] = []
 
     def report(state: Progress) -> None:
         seconds.append(state.seconds)
 
     with tempfile.TemporaryDirectory(prefix="inlay-probe-") as folder, _caches_in(Path(folder) / "cache"):
-        job = Job(short, Path(folder), few, Accelerator(mixed_precision=mixed), Silent())
+        job = Job(short, Path(folder), few, make_accelerator(short, Path(folder)), Silent())
         began = time.monotonic()
-        with job.accelerator.autocast(), job.base.evaluating():
+        with job.autocast(), job.base.evaluating():
             job.diffusion.build_caches(lambda what, done, total: None)
         encoding = time.monotonic() - began
         loop = Loop(
@@ -88,12 +85,9 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
             job.accelerator,
             "probe",
         )
-        size = config.train.batch_size
         outcome = loop.run(
-            lambda step, part: job.diffusion.losses(few.batch(config.seed, step, size), step, part),
-            lambda step, part: [
-                few.examples[item.example_index].id for item in few.batch(config.seed, step, size).items[part]
-            ],
+            lambda step, part: job.diffusion.losses(job.batch(step), step, part),
+            lambda step, part: [few.examples[item.example_index].id for item in job.batch(step).items[part]],
             report,
             lambda step: None,
             lambda: None,

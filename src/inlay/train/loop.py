@@ -9,24 +9,28 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from inlay.artifacts.files import write_text, writing
 from inlay.errors import ArtifactError, TrainingError
 from inlay.randomness import derive
 from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from inlay.train.ema import EMA
+from inlay.train.precision import autocast
 from inlay.train.schedules import multiplier
 from inlay.train.settings import TrainSettings
 
 SMOOTHING = 0.98
 """Share of the old value in the smoothed loss that is shown."""
+ONE_REQUEST_SECONDS = 1.0
+"""Signals that follow the first so closely are the same Ctrl-C: a launcher passes on what the terminal sent too."""
 
 
 class Losses(Protocol):
@@ -49,7 +53,8 @@ class Progress:
     loss: float
     smoothed_loss: float
     learning_rate: float
-    gradient_norm: float
+    gradient_norm: float | None
+    """Before clipping; None where half precision overflowed and the step was left out."""
     seconds_left: float | None
 
 
@@ -65,8 +70,6 @@ class Outcome:
     resumed_from: int | None
     peak_bytes: int
     """Largest device memory in use, or on a CPU the largest resident size of the process."""
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    """(step, loss) on held-out pictures."""
 
 
 class Loop:
@@ -100,23 +103,18 @@ class Loop:
             run_hash: hash of the configuration and data that decide the result; a checkpoint of another is refused.
 
         Raises:
-            TrainingError: the batch cannot be spread evenly over the processes and micro-batches.
+            ConfigError: the batch cannot be spread evenly over the processes and micro-batches.
         """
         self.settings = settings
         self.parameters = parameters
         self.learning_rate = learning_rate
         self.seed = seed
         self.directory = directory
+        self.trace_path = directory / "trace.jsonl"
         self.accelerator = accelerator
         self.run_hash = run_hash
         self.total_steps = settings.total_steps(images_per_epoch)
-        pieces = accelerator.num_processes * settings.accumulate
-        if settings.batch_size % pieces:
-            raise TrainingError(
-                f"train.batch_size={settings.batch_size} cannot be spread over {accelerator.num_processes} processes x "
-                f"{settings.accumulate} micro-batches; give a multiple of {pieces}"
-            )
-        self.micro_batch = settings.batch_size // pieces
+        self.micro_batch = settings.micro_batch(accelerator.num_processes)
         optimizer = settings.optimizer
         self.optimizer = torch.optim.AdamW(
             list(parameters.values()),
@@ -128,7 +126,7 @@ class Loop:
         )
         self.ema = EMA(parameters.values(), settings.ema.decay, settings.ema.warmup) if settings.ema else None
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=settings.precision == "fp16")
-        self._stop = False
+        self._stop_asked: float | None = None
 
     def run(
         self,
@@ -152,44 +150,39 @@ class Loop:
         """
         step, seconds, smoothed, resumed_from = self._resume()
         outcome = Outcome(step, seconds, False, smoothed, resumed_from, 0)
-        validate_every = self.settings.validate_every or max(1, (self.total_steps or 1000) // 10)
+        every, validate_every = self.settings.checkpoint_every, self.settings.validate_every
+        validate_every = validate_every or max(1, (self.total_steps or 1000) // 10)
         started = time.monotonic() - seconds
-        trace_path = self.directory / "trace.jsonl"
-        if self.accelerator.is_main_process:
-            _cut_trace(trace_path, step)
-        with (
-            self._graceful_stop(),
-            trace_path.open("a", encoding="utf-8") if self.accelerator.is_main_process else nullcontext() as trace,
-        ):
-            while not self._finished(step, time.monotonic() - started):
-                rate = self.learning_rate * self._multiplier(step, time.monotonic() - started)
+        last = self._finished(step, seconds)
+        with self._graceful_stop(), self._trace(step) as trace:
+            while not (last or outcome.stopped):
+                rate = self.learning_rate * self._multiplier(step, seconds)
                 loss, norm = self.step(step, rate, losses, names)
                 step += 1
                 smoothed = loss if step == 1 else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
-                seconds = time.monotonic() - started
+                seconds, stop = self._agree(time.monotonic() - started)
+                last = self._finished(step, seconds)
+                outcome.stopped = stop and not last
                 entry: dict[str, Any] = {"step": step, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
                 entry["seconds"] = round(seconds, 4)
-                last = self._finished(step, seconds)
                 if step % validate_every == 0 or last:
                     with self.averaged():
                         value = validate()
                     if value is not None:
-                        entry["validation_loss"] = value
-                        outcome.validation.append((step, value))
+                        entry["validation_loss"] = value if math.isfinite(value) else None
                 if trace is not None:
-                    trace.write(json.dumps(entry) + "\n")
-                    trace.flush()
-                    self.accelerator.log({key: value for key, value in entry.items() if key != "step"}, step=step)
+                    with writing(self.trace_path):
+                        trace.write(json.dumps(entry, allow_nan=False) + "\n")
+                        trace.flush()
+                    self.accelerator.log(
+                        {key: value for key, value in entry.items() if key != "step" and value is not None}, step=step
+                    )
                     left = self._seconds_left(step, seconds)
                     images = step * self.settings.batch_size
                     report(Progress(step, self.total_steps, images, seconds, loss, smoothed, rate, norm, left))
                 after_step(step)
-                outcome.stopped = self._stop_everywhere() and not last
-                every = self.settings.checkpoint_every
-                if outcome.stopped or (every and step % every == 0 and not last):
+                if outcome.stopped or (every and (step % every == 0 or last)):
                     self._save(step, seconds, smoothed)
-                if outcome.stopped:
-                    break
         outcome.steps, outcome.seconds, outcome.smoothed_loss = step, seconds, smoothed
         outcome.peak_bytes = peak_bytes(self.accelerator.device)
         return outcome
@@ -202,7 +195,7 @@ class Loop:
 
     def step(
         self, step: int, rate: float, losses: Losses, names: Callable[[int, slice], Sequence[str]]
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float | None]:
         """Do one optimizer step; :meth:`run` calls it.
 
         Args:
@@ -212,39 +205,34 @@ class Loop:
             names: the files of a part of a batch, for messages.
 
         Returns:
-            The loss and the norm of the gradient before clipping.
+            The loss, and the norm of the gradient before clipping; None instead of the norm where half precision
+            overflowed, which lowers the scale of the loss and leaves the step out.
 
         Raises:
             TrainingError: loss or gradient are not finite; the parameters have not changed.
         """
-        settings, accelerator = self.settings, self.accelerator
-        total = torch.zeros((), device=accelerator.device)
+        settings, device = self.settings, self.accelerator.device
+        values = torch.zeros(settings.batch_size, device=device)  # of every picture of the whole batch
         share = self.micro_batch * settings.accumulate
         for micro in range(settings.accumulate):
-            first = accelerator.process_index * share + micro * self.micro_batch
+            first = self.accelerator.process_index * share + micro * self.micro_batch
             part = slice(first, first + self.micro_batch)
             # Dropout inside methods draws from the global generator: seed it by what it is for.
             torch.manual_seed(derive(self.seed, "step", step, first))
-            with accelerator.autocast():
-                values = losses(step, part)
-            loss = values.sum() / settings.batch_size
-            if not bool(torch.isfinite(loss.detach())):
-                bad = [n for n, v in zip(names(step, part), values.tolist(), strict=True) if not math.isfinite(v)]
-                raise TrainingError(
-                    f"the loss at step {step + 1} is not finite, for {', '.join(dict.fromkeys(bad))}; the weights are "
-                    "those before this step. Lower train.learning_rate, or look at these pictures"
-                )
-            self.scaler.scale(loss).backward()
-            total += loss.detach()
-        self._sum_over_processes(total)
+            with autocast(device, settings.precision):
+                found = losses(step, part)
+            self.scaler.scale(found.sum() / settings.batch_size).backward()
+            values[part] = found.detach()
+        self._sum_over_processes(values)
         self.scaler.unscale_(self.optimizer)
         limit = settings.clip_norm if settings.clip_norm is not None else math.inf
-        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
-        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
-            raise TrainingError(
-                f"the gradient at step {step + 1} is not finite though the loss is {total.item():.4g}, for "
-                f"{', '.join(dict.fromkeys(names(step, slice(0, settings.batch_size))))}; lower train.learning_rate"
-            )
+        gradient = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
+        # All numbers at once: the only moment of a step at which the program waits for the device.
+        *each, norm = torch.cat([values, gradient.reshape(1)]).tolist()
+        loss = sum(each) / settings.batch_size
+        if not (math.isfinite(loss) and (math.isfinite(norm) or self.scaler.get_scale() > 1)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise self._not_finite(step, each, names(step, slice(0, settings.batch_size)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimizer)
@@ -252,27 +240,39 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update()
-        return total.item(), norm.item()
+        return loss, norm if math.isfinite(norm) else None
 
-    def _sum_over_processes(self, total: Tensor) -> None:
-        """Add up gradients and loss over processes, in one message."""
+    def _not_finite(self, step: int, values: Sequence[float], names: Sequence[str]) -> TrainingError:
+        bad = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
+        what = "loss" if bad else f"gradient (of a loss of {sum(values) / len(values):.4g})"
+        files = ", ".join(dict.fromkeys(bad or names))
+        return TrainingError(
+            f"the {what} at step {step + 1} is not finite, for {files}; the weights are those before this step. Lower "
+            "train.learning_rate, or look at these pictures"
+        )
+
+    def _sum_over_processes(self, values: Tensor) -> None:
+        """Add up gradients and losses over processes, in one message."""
         if self.accelerator.num_processes == 1:
             return
-        grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        flat = torch.cat([total.reshape(1), *(grad.reshape(-1) for grad in grads)])
-        flat = self._summed(flat)
-        total.copy_(flat[0])
-        for grad, piece in zip(grads, flat[1:].split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(piece.view_as(grad))
+        parts = [values, *(parameter.grad for parameter in self.parameters.values() if parameter.grad is not None)]
+        flat = self._summed(torch.cat([part.reshape(-1) for part in parts]))
+        for part, piece in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
+            part.copy_(piece.view_as(part))
+
+    def _agree(self, seconds: float) -> tuple[float, bool]:
+        """Return the main process's clock, and whether any process was asked to stop: all end at the same step."""
+        asked = self._stop_asked is not None
+        if self.accelerator.num_processes == 1:
+            return seconds, asked
+        clock = seconds if self.accelerator.is_main_process else 0.0
+        clock, asked = self._summed(torch.tensor([clock, float(asked)], device=self.accelerator.device)).tolist()
+        return clock, asked > 0
 
     def _finished(self, step: int, seconds: float) -> bool:
         if self.total_steps is not None and step >= self.total_steps:
             return True
-        if self.settings.minutes is None:
-            return False
-        spent = torch.tensor([seconds], device=self.accelerator.device, dtype=torch.float32)
-        spent = self._summed(spent) / self.accelerator.num_processes  # processes must agree on when to end
-        return float(spent) >= self.settings.minutes * 60
+        return self.settings.minutes is not None and seconds >= self.settings.minutes * 60
 
     def _multiplier(self, step: int, seconds: float) -> float:
         progress = None
@@ -325,14 +325,32 @@ class Loop:
         return facts["step"], facts["seconds"], facts["smoothed_loss"], facts["step"]
 
     @contextmanager
+    def _trace(self, step: int) -> Iterator[TextIO | None]:
+        """Open the trace on the main process, without what a killed run wrote after the step from which it goes on."""
+        if not self.accelerator.is_main_process:
+            yield None
+            return
+        kept = []
+        for line in self.trace_path.read_text(encoding="utf-8").splitlines() if self.trace_path.exists() else []:
+            with suppress(ValueError):  # the last line of a killed process may be half a one
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        write_text(self.trace_path, "".join(kept))
+        with self.trace_path.open("a", encoding="utf-8") as trace:
+            yield trace
+
+    @contextmanager
     def _graceful_stop(self) -> Iterator[None]:
         """Turn the first Ctrl-C or SIGTERM into a request to stop after the step; a second one ends at once."""
 
         def request(number: int, frame: Any) -> None:
-            if self._stop:
+            now = time.monotonic()
+            if self._stop_asked is None:
+                self._stop_asked = now
+                if self.accelerator.is_main_process:
+                    print("\nstopping after this step; once more to end at once", file=sys.stderr)
+            elif now - self._stop_asked > ONE_REQUEST_SECONDS:
                 raise KeyboardInterrupt
-            self._stop = True
-            print("\nstopping after this step; once more to end at once", file=sys.stderr)
 
         before = {}
         try:
@@ -346,32 +364,12 @@ class Loop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _stop_everywhere(self) -> bool:
-        return float(self._summed(torch.tensor([float(self._stop)], device=self.accelerator.device))) > 0
-
     def _summed(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
             return values
         result = self.accelerator.reduce(values, "sum")
         assert isinstance(result, Tensor)
         return result
-
-
-def _cut_trace(path: Path, step: int) -> None:
-    """Drop what a killed run traced after the checkpoint from which it goes on."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the last line of a killed process
-            continue
-        if entry["step"] <= step:
-            kept.append(line)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    unfinished.replace(path)
 
 
 def peak_bytes(device: torch.device) -> int:

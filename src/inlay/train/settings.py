@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from inlay.errors import ConfigError
 from inlay.settings import Settings
+from inlay.train.precision import Precision
 from inlay.train.schedules import LearningRateSchedule
 
 
@@ -53,7 +55,7 @@ class TrainSettings(Settings):
     """What turns gradients into steps."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient of all trained parameters together; null for no clipping."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of the denoiser. With bf16 and fp16 frozen weights are kept in it too; trained ones stay float32."""
     gradient_checkpointing: bool = False
     """Compute the denoiser's activations twice instead of keeping them."""
@@ -77,6 +79,20 @@ class TrainSettings(Settings):
                 f"batch_size={self.batch_size} cannot be cut into accumulate={self.accumulate} equal parts"
             )
         return self
+
+    def micro_batch(self, processes: int) -> int:
+        """Return how many pictures go through the denoiser together.
+
+        Raises:
+            ConfigError: the batch cannot be spread evenly over the processes and micro-batches.
+        """
+        pieces = processes * self.accumulate
+        if self.batch_size % pieces:
+            raise ConfigError(
+                f"train.batch_size={self.batch_size} cannot be spread over {processes} processes x {self.accumulate} "
+                f"micro-batches; give a multiple of {pieces}"
+            )
+        return self.batch_size // pieces
 
     def total_steps(self, images_per_epoch: int) -> int | None:
         """Return after how many optimizer steps the run ends, None when only the clock ends it."""

@@ -1,0 +1,98 @@
+"""What can be found wrong with a job before any weights are loaded."""
+
+from __future__ import annotations
+
+from inlay.base.architecture import Architecture, read_architecture
+from inlay.base.locate import locate
+from inlay.errors import ConfigError
+from inlay.objective.path import Path as NoisePath
+from inlay.run.config import JobConfig
+from inlay.train.schedules import multiplier
+
+
+def check(config: JobConfig) -> Architecture:
+    """Hold a job's settings against its base's configuration files, and its methods against the meta device.
+
+    Raises:
+        ConfigError: the base is not found, objective or picture sizes do not fit it, or a tracker is not installed.
+        TargetError: a method addresses what the base does not have.
+    """
+    architecture = read_architecture(config.base, locate(config.base), config.scratch)
+    check_sizes(config, architecture)
+    check_objective(config, architecture)
+    check_trackers(config)
+    parts = architecture.meta()
+    for method in config.methods:
+        method.attach(parts)
+    return architecture
+
+
+def check_sizes(config: JobConfig, architecture: Architecture) -> None:
+    """Refuse pictures that autoencoder and denoiser cannot halve as often as they do.
+
+    Raises:
+        ConfigError: names the multiple that is allowed.
+    """
+    unit = architecture.granularity
+    own = "denoiser.sample_size gives pictures of" if config.scratch else "the base's own resolution,"
+    sizes = {
+        f"data.resolution={config.data.resolution}": config.data.resolution,
+        f"data.bucket_step={config.data.bucket_step}": config.data.bucket_step,
+    }
+    if config.data.resolution is None:
+        sizes[f"{own} {architecture.resolution} pixels"] = architecture.resolution
+    for what, size in sizes.items():
+        if size is not None and size % unit:
+            low = size // unit * unit
+            near = f"{low} or {low + unit}" if low else str(unit)
+            raise ConfigError(
+                f"{what}: must be a multiple of {unit} pixels, because this base halves a picture's sides "
+                f"{unit.bit_length() - 1} times; the nearest are {near}"
+            )
+
+
+def check_objective(config: JobConfig, architecture: Architecture) -> None:
+    """Refuse an objective that the base's noise schedule or prediction rules out.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    wanted = config.objective.prediction
+    if config.scratch is None and wanted not in ("auto", architecture.prediction):
+        raise ConfigError(
+            f"objective.prediction={wanted}, but the base predicts {architecture.prediction}: training it towards "
+            "another target would change what its output means, and no saved adapter could say so; leave it at auto, "
+            "or state in base.prediction what the base predicts where its files are wrong"
+        )
+    config.objective.resolved(architecture.prediction).weight_table(
+        NoisePath.from_alphas_cumprod(architecture.alphas_cumprod())
+    )
+
+
+def check_trackers(config: JobConfig) -> None:
+    """Refuse trackers that Accelerate does not know or whose package is missing; it would pass over the latter.
+
+    Raises:
+        ConfigError: with the names that are allowed.
+    """
+    if not config.train.trackers:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known, installed = sorted(map(str, LOGGER_TYPE_TO_CLASS)), sorted(map(str, get_available_trackers()))
+    for name in config.train.trackers:
+        if name not in known:
+            raise ConfigError(f"train.trackers: {name!r} is not a tracker; allowed: {', '.join(known)}")
+        if name not in installed:
+            here = ", ".join(installed) or "none"
+            raise ConfigError(f"train.trackers: {name!r} is not installed (pip install {name}); installed: {here}")
+
+
+def check_length(config: JobConfig, images_per_epoch: int, processes: int) -> None:
+    """Refuse a batch that cannot be spread over the processes, and a warm-up longer than the run.
+
+    Raises:
+        ConfigError: with the values that clash.
+    """
+    config.train.micro_batch(processes)
+    multiplier(config.train.schedule, 0, config.train.total_steps(images_per_epoch), progress=0.0)
