@@ -229,7 +229,8 @@ class _Count(TorchDispatchMode):
         super().__init__()
         self.flops = 0
         self.activations = self.gradients = self.most_activations = self.most = 0
-        self._apart = {tensor.untyped_storage()._cdata for tensor in apart}
+        # Held here, so that no address among them is used again for something that counts.
+        self._apart = {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in apart)}
         self._sizes: dict[int, tuple[int, bool]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
