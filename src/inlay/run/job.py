@@ -141,9 +141,10 @@ class Job:
         self.reporter = reporter
         self.main = accelerator.is_main_process
         reporter.phase(f"loading {config.base.model}")
-        self.base = load_base(config.base, config.scratch, config.seed)
+        settings = config.base
         if isinstance(config, PretrainConfig) and config.objective.prediction != "auto":
-            self.base.architecture.scheduler["prediction_type"] = config.objective.prediction
+            settings = settings.model_copy(update={"prediction": config.objective.prediction})
+        self.base = load_base(settings, config.scratch, config.seed)
         self.attachments = attach(config.methods, self.base, config.seed)
         self.base.to(accelerator.device)
         lowered = LOWERED[config.train.precision]
