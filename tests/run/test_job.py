@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from inlay.base.sampling import initial_noise, sample
+from inlay.base.sampling import initial_noise, sample, sampler_config
 from inlay.errors import ArtifactError, ConfigError, TargetError, TrainingError
 from inlay.run.config import PretrainConfig, RunConfig
 from inlay.run.directory import load_run, read_trace
@@ -201,7 +201,16 @@ def test_a_stack_trains_and_comes_back(make, tmp_path):
         assert not torch.equal(sample(base, ["a dog"], noise, steps=2), stacked)
 
 
-def test_pretraining_starts_from_nothing_and_ends_in_a_pipeline(make, tmp_path):
+def test_pretraining_starts_from_nothing_and_ends_in_a_pipeline(make, tmp_path, monkeypatch):
+    from inlay.run import job
+
+    read_as = []
+
+    def watched(base, *arguments, **options):
+        read_as.append(sampler_config(base)["prediction_type"])
+        return sample(base, *arguments, **options)
+
+    monkeypatch.setattr(job, "sample", watched)
     denoiser = {
         "sample_size": 8,
         "block_out_channels": [16, 16],
@@ -218,6 +227,7 @@ def test_pretraining_starts_from_nothing_and_ends_in_a_pipeline(make, tmp_path):
     )
     result = execute(config, tmp_path / "run")
     assert result.record["kind"] == "pretrain"
+    assert read_as == ["v_prediction"]
     base, _ = load_run(tmp_path / "run")
     assert base.prediction == "v_prediction"
     assert base.unet.config.block_out_channels == [16, 16] or base.unet.config.block_out_channels == (16, 16)
