@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Makes the embedded base again, from nothing but the world's renderer: about two hours on two idle cores.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+step() { echo "== $*"; "$@"; }
+
+step python recipes/tabletop/pictures.py
+step python recipes/tabletop/tokenizer.py
+step python recipes/tabletop/clip.py --threads 2
+step python recipes/tabletop/autoencoder.py --threads 2
+step python recipes/tabletop/classifier.py --threads 2
+step python recipes/tabletop/export.py
+# The image side learns on while the text side, which the denoiser reads, stays as exported.
+step python recipes/tabletop/clip.py --threads 2 --refine build/tabletop/clip/model --out build/tabletop/clip-refined \
+  --steps 500 --rate 5e-4 --results recipes/tabletop/results/clip-refined.json
+step inlay pretrain recipes/tabletop/denoiser.yaml
+step python recipes/tabletop/export.py
+step python recipes/tabletop/quality.py
+step python recipes/tabletop/card.py
