@@ -89,6 +89,6 @@ def image_features(images: NDArray[np.uint8], batch: int = 128, folder: Path | N
     found = [np.zeros((0, tower.config.projection_dim), np.float32)]
     with torch.inference_mode():
         for begin in range(0, len(images), batch):
-            pixels = resize(images[begin : begin + batch], tower.config.image_size)
+            pixels = resize(images[begin : begin + batch], int(tower.config.image_size))  # pyright: ignore[reportArgumentType]
             found.append(tower(pixel_values=pixels).image_embeds.numpy())
     return np.concatenate(found)
