@@ -83,8 +83,6 @@ def main() -> None:
         if clip.exists():
             export_clip(clip, made)
             break
-    if (BUILD / "classifier" / "model.safetensors").exists():
-        shutil.copytree(BUILD / "classifier", made / "classifier")
     trained = BUILD / "denoiser" / "pipeline"
     if (trained / "unet").exists():
         UNet2DConditionModel.from_pretrained(trained / "unet").half().save_pretrained(made / "unet")

@@ -16,7 +16,7 @@ import torch
 from classifier import ATTRIBUTES, Judge, load, truth
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from export import BASE
-from pictures import TEST, pictures
+from pictures import BUILD, TEST, pictures
 from safetensors.torch import load_file
 
 from inlay.data.tabletop import Scene
@@ -171,7 +171,7 @@ def main() -> None:
     images, captions, scenes = pictures("test", TEST)
     images = np.array(images)
     sampler = Sampler(args.base, args.steps)
-    judge = load(args.base / "classifier")
+    judge = load(BUILD / "classifier")
     vae = AutoencoderKL.from_pretrained(args.base / "vae", dtype=torch.float32)
     quality: dict = {"steps": args.steps, "solver": "DPM-Solver++ (order 2)", "seed": SEED}
     quality["autoencoder"] = autoencoder.measure(vae, images[: args.renders])
