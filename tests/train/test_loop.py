@@ -52,7 +52,7 @@ class Toy:
 
     def run(self):
         return self.loop.run(
-            self.losses,
+            [self.losses],
             lambda step, part: FILES[part],
             self.states.append,
             lambda step: self.after(step),

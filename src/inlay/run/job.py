@@ -208,7 +208,7 @@ class Job:
                 return self.diffusion.validation_loss()
 
         reporter.phase("training")
-        outcome = loop.run(losses, names, reporter.step, after_step, validate)
+        outcome = loop.run([losses], names, reporter.step, after_step, validate)
         self.accelerator.wait_for_everyone()  # the trace is whole from here on
         record = self._record(started, outcome, trainable)
         with ExitStack() as stack:

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +34,10 @@ ONE_REQUEST_SECONDS = 1.0
 
 
 class Losses(Protocol):
-    """What a step minimises, part by part."""
+    """What a step minimises, part by part: all terms of the loss, or some of them."""
 
     def __call__(self, step: int, part: slice) -> Tensor:
-        """Return the losses [b] of a part of step ``step``'s batch, with a graph."""
+        """Return the losses of a part of step ``step``'s batch, [b] or one row a term [terms, b], with a graph."""
         ...
 
 
@@ -89,6 +89,7 @@ class Loop:
         directory: Path,
         accelerator: Accelerator,
         run_hash: str,
+        terms: Mapping[str, float] | None = None,
     ):
         """Prepare optimizer and average.
 
@@ -101,6 +102,8 @@ class Loop:
             directory: the run directory; trace and checkpoints go there.
             accelerator: of the run.
             run_hash: hash of the configuration and data that decide the result; a checkpoint of another is refused.
+            terms: where the loss is a weighted sum, the names of its terms, under which the trace has them, and their
+                weights.
 
         Raises:
             ConfigError: the batch cannot be spread evenly over the processes and micro-batches.
@@ -113,6 +116,7 @@ class Loop:
         self.trace_path = directory / "trace.jsonl"
         self.accelerator = accelerator
         self.run_hash = run_hash
+        self.terms = dict(terms or {"loss": 1.0})
         self.total_steps = settings.total_steps(images_per_epoch)
         self.micro_batch = settings.micro_batch(accelerator.num_processes)
         optimizer = settings.optimizer
@@ -130,7 +134,7 @@ class Loop:
 
     def run(
         self,
-        losses: Losses,
+        losses: Sequence[Losses],
         names: Callable[[int, slice], Sequence[str]],
         report: Callable[[Progress], None],
         after_step: Callable[[int], None],
@@ -139,8 +143,9 @@ class Loop:
         """Train until a budget is spent or the user stops.
 
         Args:
-            losses: what to minimise.
-            names: the files of a part of a batch, for messages.
+            losses: what to minimise; each is differentiated before the next is computed. Together they give one row
+                for each of the terms, in their order.
+            names: the files of a part of a batch, for messages; as many for each term.
             report: told the state after every step, on the main process.
             after_step: called after every step with the steps done, on every process; draws previews.
             validate: measures the loss on held-out pictures, None without any.
@@ -157,13 +162,14 @@ class Loop:
         with self._graceful_stop(), self._trace(step) as trace:
             while not (last or outcome.stopped):
                 rate = self.learning_rate * self._multiplier(step, seconds)
-                loss, norm = self.step(step, rate, losses, names)
+                means, norm = self.step(step, rate, losses, names)
+                loss = means["loss"]
                 step += 1
                 smoothed = loss if step == 1 else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
                 seconds, stop = self._agree(time.monotonic() - started)
                 last = self._finished(step, seconds)
                 outcome.stopped = stop and not last
-                entry: dict[str, Any] = {"step": step, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
+                entry: dict[str, Any] = {"step": step, **means, "learning_rate": rate, "gradient_norm": norm}
                 entry["seconds"] = round(seconds, 4)
                 if step % validate_every == 0 or last:
                     with self.averaged():
@@ -194,45 +200,53 @@ class Loop:
             yield
 
     def step(
-        self, step: int, rate: float, losses: Losses, names: Callable[[int, slice], Sequence[str]]
-    ) -> tuple[float, float | None]:
+        self, step: int, rate: float, losses: Sequence[Losses], names: Callable[[int, slice], Sequence[str]]
+    ) -> tuple[dict[str, float], float | None]:
         """Do one optimizer step; :meth:`run` calls it.
 
         Args:
             step: optimizer steps done before.
             rate: the learning rate.
-            losses: what to minimise.
-            names: the files of a part of a batch, for messages.
+            losses: as in :meth:`run`.
+            names: as in :meth:`run`.
 
         Returns:
-            The loss, and the norm of the gradient before clipping; None instead of the norm where half precision
+            The loss and its terms by name, and the norm of the gradient before clipping; None instead of the norm where half precision
             overflowed, which lowers the scale of the loss and leaves the step out.
 
         Raises:
             TrainingError: loss or gradient are not finite; the parameters have not changed.
         """
         settings, device = self.settings, self.accelerator.device
-        values = torch.zeros(settings.batch_size, device=device)  # of every picture of the whole batch
+        # Of every picture of the whole batch, one row a term.
+        values = torch.zeros((len(self.terms), settings.batch_size), device=device)
+        weights = torch.tensor([*self.terms.values()], device=device)[:, None]
         share = self.micro_batch * settings.accumulate
         for micro in range(settings.accumulate):
             first = self.accelerator.process_index * share + micro * self.micro_batch
             part = slice(first, first + self.micro_batch)
             # Dropout inside methods draws from the global generator: seed it by what it is for.
             torch.manual_seed(derive(self.seed, "step", step, first))
-            with autocast(device, settings.precision):
-                found = losses(step, part)
-            self.scaler.scale(found.sum() / settings.batch_size).backward()
-            values[part] = found.detach()
+            row = 0
+            for minimise in losses:
+                with autocast(device, settings.precision):
+                    found = minimise(step, part).view(-1, self.micro_batch)
+                rows = slice(row, row + len(found))
+                self.scaler.scale((weights[rows] * found).sum() / settings.batch_size).backward()
+                values[rows, part] = found.detach()
+                row = rows.stop
         self._sum_over_processes(values)
         self.scaler.unscale_(self.optimizer)
         limit = settings.clip_norm if settings.clip_norm is not None else math.inf
         gradient = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
         # All numbers at once: the only moment of a step at which the program waits for the device.
-        *each, norm = torch.cat([values, gradient.reshape(1)]).tolist()
-        loss = sum(each) / settings.batch_size
+        *each, norm = torch.cat([values.reshape(-1), gradient.reshape(1)]).tolist()
+        count = settings.batch_size
+        means = {name: sum(each[row * count : (row + 1) * count]) / count for row, name in enumerate(self.terms)}
+        loss = sum(weight * means[name] for name, weight in self.terms.items())
         if not (math.isfinite(loss) and (math.isfinite(norm) or self.scaler.get_scale() > 1)):
             self.optimizer.zero_grad(set_to_none=True)
-            raise self._not_finite(step, each, names(step, slice(0, settings.batch_size)))
+            raise self._not_finite(step, loss, each, names(step, slice(0, settings.batch_size)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimizer)
@@ -240,11 +254,11 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update()
-        return loss, norm if math.isfinite(norm) else None
+        return {"loss": loss, **means}, norm if math.isfinite(norm) else None
 
-    def _not_finite(self, step: int, values: Sequence[float], names: Sequence[str]) -> TrainingError:
+    def _not_finite(self, step: int, loss: float, values: Sequence[float], names: Sequence[str]) -> TrainingError:
         bad = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
-        what = "loss" if bad else f"gradient (of a loss of {sum(values) / len(values):.4g})"
+        what = "loss" if bad else f"gradient (of a loss of {loss:.4g})"
         files = ", ".join(dict.fromkeys(bad or names))
         return TrainingError(
             f"the {what} at step {step + 1} is not finite, for {files}; the weights are those before this step. Lower "
