@@ -17,15 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from inlay.base.architecture import Architecture, architecture_folder, make_scheduler, read_architecture
+from inlay.base.architecture import Architecture, make_scheduler, read_architecture
 from inlay.base.locate import Location, locate, weight_files
+from inlay.base.prompts import Prompts, load_tokenizer
 from inlay.base.settings import BaseSettings
 from inlay.errors import ConfigError
 from inlay.randomness import derive
 
 PARTS = ("unet", "vae", "text_encoder")
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-TOKENIZER_HINT = "give base.tokenizer, a directory with tokenizer.json, or with vocab.json and merges.txt"
 
 
 class StableDiffusion:
@@ -37,6 +37,8 @@ class StableDiffusion:
         self.components = components
         """The parts that methods may address: `unet`, `vae`, `text_encoder`."""
         self.tokenizer = tokenizer
+        self.prompts = Prompts(tokenizer, architecture.text_shape[0])
+        """Reads prompts, also the words that methods add to them."""
         self.name = name
         """As the user gave it."""
         self.file_hash: str | None = None
@@ -119,19 +121,11 @@ class StableDiffusion:
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Return token ids, int64 [B, L], padded and cut to the text encoder's length."""
-        return self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.architecture.text_shape[0],
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
+        return self.prompts.tokenize(prompts)
 
     def overlong(self, prompts: Sequence[str]) -> list[str]:
         """Return those prompts of which the text encoder would not see the end."""
-        limit = self.architecture.text_shape[0]
-        lengths = [len(ids) for ids in self.tokenizer(list(prompts), verbose=False).input_ids]
-        return [prompt for prompt, length in zip(prompts, lengths, strict=True) if length > limit]
+        return self.prompts.overlong(prompts)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Prompts => text states [B, L, D], the last hidden state after the final layer norm."""
@@ -211,7 +205,7 @@ def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, see
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "denoiser"))
             components["unet"] = architecture.build("unet")
-    base = StableDiffusion(architecture, components, _load_tokenizer(settings, location, architecture), settings.model)
+    base = StableDiffusion(architecture, components, load_tokenizer(settings, location, architecture), settings.model)
     digests = {path: _digest(path) for paths in files.values() for path in paths}
     base.file_hash = hashlib.sha256(b"".join(digests.values())).hexdigest()
     base.part_hashes = {
@@ -312,25 +306,3 @@ def _load_checkpoint(location: Location, architecture: Architecture) -> dict[str
         _fill(module, converted, f"{location.path} ({part})")
         components[part] = module
     return components
-
-
-def _load_tokenizer(settings: BaseSettings, location: Location, architecture: Architecture) -> Any:
-    from transformers import CLIPTokenizer
-
-    folder = architecture_folder(settings, location) / "tokenizer"
-    source = settings.tokenizer or (str(folder) if folder.is_dir() else "openai/clip-vit-large-patch14")
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(source)
-    except Exception as error:  # transformers raises many kinds, the hub's among them
-        raise ConfigError(
-            f"base.model={settings.model}: no tokenizer at {source} ({type(error).__name__}); {TOKENIZER_HINT}"
-        ) from None
-    size, rows = len(tokenizer), int(architecture.text_encoder["vocab_size"])
-    if size <= len(tokenizer.all_special_tokens):  # what transformers makes up when it finds no vocabulary
-        raise ConfigError(f"base.model={settings.model}: no vocabulary of a tokenizer at {source}; {TOKENIZER_HINT}")
-    if size > rows:
-        raise ConfigError(
-            f"base.model={settings.model}: the tokenizer at {source} has {size} tokens and the text encoder {rows}; "
-            f"{TOKENIZER_HINT}"
-        )
-    return tokenizer
