@@ -146,3 +146,11 @@ def test_the_environment_chooses_the_directory(tmp_path, monkeypatch):
     assert TensorCache("a").directory.parent == tmp_path
     monkeypatch.delenv("INLAY_CACHE")
     assert cache_directory().parts[-2:] == (".cache", "inlay")
+
+
+def test_what_is_kept_stays_when_its_batch_is_computed_again(tmp_path):
+    cache = TensorCache("one", tmp_path)
+    cache.build(["a", "b"], lambda keys: {"x": torch.zeros(len(keys))})
+    cache.build(["a", "b", "c"], lambda keys: {"x": torch.ones(len(keys))})
+    assert cache.get(["a", "b", "c"])["x"].tolist() == [0, 0, 1]
+    assert TensorCache("one", tmp_path).get(["a", "b", "c"])["x"].tolist() == [0, 0, 1]

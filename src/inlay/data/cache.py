@@ -70,7 +70,8 @@ class TensorCache:
         """Compute and store whatever is missing.
 
         The keys are cut into batches in the order given and a batch that lacks any key is computed whole, so that a
-        build that was killed and begun again passes the same batches to ``compute`` as one that was not.
+        build that was killed and begun again passes the same batches to ``compute`` as one that was not. What is there
+        already stays as it is: in other company the last bits may differ.
 
         Args:
             keys: the keys wanted; those of one call need tensors of one shape. Repeated keys count once.
@@ -89,6 +90,8 @@ class TensorCache:
             if not all(key in self._places for key in batch):
                 for name, values in compute(batch).items():
                     for key, value in zip(batch, values.detach().cpu(), strict=True):
+                        if key in self._places:
+                            continue
                         pending[f"{key}/{name}"] = value.contiguous()
                         pending_bytes += value.nbytes
             if pending_bytes >= SHARD_BYTES:

@@ -23,7 +23,9 @@ class Item:
     """One picture's place in a batch."""
 
     example_index: int
-    """Index into :attr:`Dataset.examples`."""
+    """Index into :attr:`Dataset.examples`; -1 for a picture that is held out."""
+    example: Example
+    """The picture."""
     view: View
     """The cut to show."""
     caption: str
@@ -39,6 +41,8 @@ class Batch:
     items: tuple[Item, ...]
     size: tuple[int, int]
     """(height, width) in pixels."""
+    seed: int
+    """What the pictures were chosen from; their noise and timesteps are drawn from it too."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class Dataset:
             round_, position = divmod(first + offset, len(members))
             example_index = members[_shuffle(seed, bucket, round_, len(members))[position]]
             items.append(self._item(seed, round_, example_index, size, step * batch_size + offset))
-        return Batch(tuple(items), size)
+        return Batch(tuple(items), size, seed)
 
     def _item(self, seed: int, round_: int, example_index: int, size: tuple[int, int], index: int) -> Item:
         settings, example = self.settings, self.examples[example_index]
@@ -144,7 +148,7 @@ class Dataset:
         down, right = (0.5, 0.5) if settings.crop == "center" else (uniform("crop down"), uniform("crop right"))
         view = placed_view(example, size, down, right, flip=uniform("flip") < settings.horizontal_flip)
         caption = "" if uniform("caption dropout") < settings.caption_dropout else example.caption
-        return Item(example_index, view, caption, index)
+        return Item(example_index, example, view, caption, index)
 
     def _hash(self) -> str:
         names = ["crop", "horizontal_flip", "background", "buckets", "bucket_step", "caption_dropout", "repeats"]

@@ -193,10 +193,10 @@ class Job:
             self.accelerator.init_trackers("logs")
 
         def losses(step: int, part: slice) -> torch.Tensor:
-            return self.diffusion.losses(self.batch(step), step, part)
+            return self.diffusion.losses([self.batch(step)], step, part)
 
         def names(step: int, part: slice) -> list[str]:
-            return [self.dataset.examples[item.example_index].id for item in self.batch(step).items[part]]
+            return [item.example.id for item in self.batch(step).items[part]]
 
         def after_step(step: int) -> None:
             if config.preview.every and step % config.preview.every == 0 and self.main:

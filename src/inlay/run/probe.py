@@ -86,8 +86,8 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
             "probe",
         )
         outcome = loop.run(
-            [lambda step, part: job.diffusion.losses(job.batch(step), step, part)],
-            lambda step, part: [few.examples[item.example_index].id for item in job.batch(step).items[part]],
+            [lambda step, part: job.diffusion.losses([job.batch(step)], step, part)],
+            lambda step, part: [item.example.id for item in job.batch(step).items[part]],
             report,
             lambda step: None,
             lambda: None,

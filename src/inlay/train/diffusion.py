@@ -14,7 +14,7 @@ from inlay.base.stable_diffusion import StableDiffusion
 from inlay.data.cache import TensorCache
 from inlay.data.dataset import Batch, Dataset, Item
 from inlay.data.sources import Example
-from inlay.data.views import center_view, pixels
+from inlay.data.views import View, center_view, pixels
 from inlay.objective.loss import loss_per_sample
 from inlay.objective.path import Path
 from inlay.objective.settings import Objective
@@ -43,6 +43,8 @@ class Diffusion:
     seed: int
     tuned: frozenset[str]
     """Parts of the base whose output training changes; nothing that depends on them is cached."""
+    prior: Dataset | None = None
+    """Pictures of the subject's class, which are shown beside the others (`data.prior`)."""
     _latents: TensorCache | None = field(init=False, default=None)
     _states: TensorCache | None = field(init=False, default=None)
     _state_keys: dict[str, str] = field(init=False, default_factory=dict)
@@ -59,14 +61,24 @@ class Diffusion:
         if "text_encoder" not in self.tuned:
             self._cache_states(progress)
 
+    @property
+    def _datasets(self) -> list[Dataset]:
+        return [self.dataset] if self.prior is None else [self.dataset, self.prior]
+
     def _cache_latents(self, progress: Progress) -> None:
-        base, dataset = self.base, self.dataset
-        shown = [(example, view) for index, example in enumerate(dataset.examples) for view in dataset.views(index)]
-        shown += [(example, center_view(example, dataset.size(example))) for example in dataset.validation]
-        places = {dataset.pixel_key(example, view): (example, view) for example, view in shown}
-        by_size: dict[tuple[int, int], list[str]] = {}
-        for key, (_, view) in places.items():
-            by_size.setdefault((view.height, view.width), []).append(key)
+        base = self.base
+        places: dict[str, tuple[Example, View]] = {}
+        # Sizes apart, because a call encodes pictures of one; data sets apart, so that one does not change which
+        # pictures of the other are encoded together, which can change their last bits.
+        groups: dict[tuple[int, int, int], list[str]] = {}
+        for number, dataset in enumerate(self._datasets):
+            shown = [(example, view) for index, example in enumerate(dataset.examples) for view in dataset.views(index)]
+            shown += [(example, center_view(example, dataset.size(example))) for example in dataset.validation]
+            for example, view in shown:
+                key = dataset.pixel_key(example, view)
+                if key not in places:
+                    groups.setdefault((number, view.height, view.width), []).append(key)
+                    places[key] = example, view
 
         def read(key: str) -> Tensor:
             return pixels(*places[key])
@@ -79,7 +91,7 @@ class Diffusion:
 
         self._latents = TensorCache(f"latents 2 {base.image_encoder_hash()}")
         done = 0
-        for (height, width), keys in by_size.items():
+        for (_, height, width), keys in groups.items():
             batch_size = max(1, min(64, PIXELS_AT_ONCE // (height * width)))
             self._latents.build(
                 keys,
@@ -91,7 +103,7 @@ class Diffusion:
 
     def _cache_states(self, progress: Progress) -> None:
         base = self.base
-        examples = (*self.dataset.examples, *self.dataset.validation)
+        examples = [example for dataset in self._datasets for example in (*dataset.examples, *dataset.validation)]
         captions = list(dict.fromkeys(["", *(example.caption for example in examples)]))
         # Kept by token ids, not by caption: another tokenizer of the same size must not find these.
         ids = base.tokenize(captions)
@@ -105,22 +117,29 @@ class Diffusion:
         self._states = TensorCache(f"text states 2 {base.part_hashes['text_encoder']} {base.text_encoder.dtype}")
         self._states.build(tokens, read, 64, lambda now, total: progress("encoding captions", now, total))
 
-    def losses(self, batch: Batch, step: int, part: slice) -> Tensor:
-        """Return the weighted losses of some of a batch's pictures, float32 [b], with a graph.
+    def losses(self, batches: Sequence[Batch], step: int, part: slice) -> Tensor:
+        """Return the weighted losses of some pictures of each batch, float32 [len(batches), b], with a graph.
 
-        Noise and timesteps are drawn for the whole batch and then cut, so they do not depend on how it is spread over
-        processes and micro-batches.
+        All of them go through the denoiser together. Noise and timesteps are drawn for each whole batch from its own
+        seed and then cut, so they depend neither on how it is spread over processes and micro-batches nor on what is
+        shown beside it.
 
         Args:
-            batch: the whole batch of the step.
+            batches: the whole batches of the step, of the pictures to learn, of the class's (`data.prior`), or both.
             step: the optimizer step.
-            part: which of its pictures.
+            part: which of each batch's pictures.
         """
+        drawn = [self._drawn(batch, step, part) for batch in batches]
+        clean, states, noise, timesteps = (torch.cat(tensors) for tensors in zip(*drawn, strict=True))
+        return self._loss(clean, noise, timesteps, states, self._weights).view(len(batches), -1)
+
+    def _drawn(self, batch: Batch, step: int, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return latents, text states, noise and timesteps of a part of a batch."""
         count = len(batch.items)
-        timesteps = self.objective.timesteps.sample(stream(self.seed, "timesteps", step), count, self.path)
-        clean, states = self._inputs(batch.items[part], stream(self.seed, "posterior", step), count, part)
-        noise = torch.randn((count, *clean.shape[1:]), generator=stream(self.seed, "noise", step))[part]
-        return self._loss(clean, noise, timesteps[part], states, self._weights)
+        timesteps = self.objective.timesteps.sample(stream(batch.seed, "timesteps", step), count, self.path)
+        clean, states = self._inputs(batch.items[part], stream(batch.seed, "posterior", step), count, part)
+        noise = torch.randn((count, *clean.shape[1:]), generator=stream(batch.seed, "noise", step))
+        return clean, states, noise[part], timesteps[part]
 
     @torch.no_grad()
     def validation_loss(self) -> float | None:
@@ -130,10 +149,8 @@ class Diffusion:
         levels = torch.linspace(0, self.path.timesteps - 1, VALIDATION_TIMESTEPS + 2)[1:-1].long()
         total = 0.0
         for index, example in enumerate(self.dataset.validation):
-            item = Item(-1, center_view(example, self.dataset.size(example)), example.caption, index)
-            clean, states = self._inputs(
-                [item], stream(self.seed, "validation posterior", index), 1, slice(0, 1), [example]
-            )
+            item = Item(-1, example, center_view(example, self.dataset.size(example)), example.caption, index)
+            clean, states = self._inputs([item], stream(self.seed, "validation posterior", index), 1, slice(0, 1))
             noise = torch.randn(
                 (VALIDATION_TIMESTEPS, *clean.shape[1:]), generator=stream(self.seed, "validation noise", index)
             )
@@ -151,22 +168,15 @@ class Diffusion:
         return loss_per_sample(output, self.path.target(prediction, clean, noise, timesteps), weights[timesteps])
 
     def _inputs(
-        self,
-        items: Sequence[Item],
-        generator: torch.Generator,
-        count: int,
-        part: slice,
-        examples: Sequence[Example] | None = None,
+        self, items: Sequence[Item], generator: torch.Generator, count: int, part: slice
     ) -> tuple[Tensor, Tensor]:
         """Return latents [b, C, h, w] and text states [b, L, D] of some of ``count`` pictures on the base's device."""
-        if examples is None:
-            examples = [self.dataset.examples[item.example_index] for item in items]
-        keys = [self.dataset.pixel_key(example, item.view) for example, item in zip(examples, items, strict=True)]
+        keys = [self.dataset.pixel_key(item.example, item.view) for item in items]
         if self._latents is not None:
             posterior = self._latents.get(keys)
             mean, std = posterior["mean"], posterior["std"]
         else:
-            shown = [pixels(example, item.view) for example, item in zip(examples, items, strict=True)]
+            shown = [pixels(item.example, item.view) for item in items]
             mean, std = self.base.encode_images(torch.stack(shown))
         draw = torch.randn((count, *mean.shape[1:]), generator=generator)[part]
         device = self.base.device

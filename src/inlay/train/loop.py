@@ -211,8 +211,8 @@ class Loop:
             names: as in :meth:`run`.
 
         Returns:
-            The loss and its terms by name, and the norm of the gradient before clipping; None instead of the norm where half precision
-            overflowed, which lowers the scale of the loss and leaves the step out.
+            The loss and its terms by name, and the norm of the gradient before clipping; None instead of the norm where
+            half precision overflowed, which lowers the scale of the loss and leaves the step out.
 
         Raises:
             TrainingError: loss or gradient are not finite; the parameters have not changed.
