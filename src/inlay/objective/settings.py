@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from inlay.errors import ConfigError
 from inlay.objective.prediction import Prediction
-from inlay.objective.timesteps import TimestepSampling, Uniform
-from inlay.objective.weighting import Plain, Weighting, weight_table
+from inlay.objective.timesteps import LossSecondMoment, TimestepSampling, Uniform
+from inlay.objective.weighting import MultiTask, Plain, Uncertainty, Weighting, weight_table
 from inlay.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,26 @@ class Objective(Settings):
     def _floor_acts(self) -> Objective:
         if self.weight_floor and isinstance(self.weighting, Plain):
             raise ValueError("weight_floor does nothing with the plain weighting, which is 1 everywhere; leave it at 0")
+        if self.weight_floor and self.adapts:
+            raise ValueError(
+                f"weight_floor bounds weights that are known beforehand; those of {self.weighting.name} are found "
+                "while training; leave it at 0"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _one_adapts(self) -> Objective:
+        if self.adapts and isinstance(self.timesteps, LossSecondMoment):
+            raise ValueError(
+                f"timesteps loss_second_moment goes by losses whose weights stay; those of {self.weighting.name} "
+                "change while training; take another sampling or another weighting"
+            )
+        return self
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the weights change while training."""
+        return isinstance(self.weighting, (Uncertainty, MultiTask))
 
     def resolved(self, base_prediction: str) -> Objective:
         """Return this objective with ``auto`` replaced by what the base predicts.

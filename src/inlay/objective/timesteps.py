@@ -38,13 +38,17 @@ class _Sampler(Settings):
         Returns:
             int64 [B] on the CPU, in [0, T).
         """
+        return self.quantile(self.uniform(generator, batch), path)
+
+    def uniform(self, generator: torch.Generator, batch: int) -> Tensor:
+        """Return the numbers in [0, 1) that become timesteps: float64 [B] on the CPU."""
         import torch
 
         uniform = torch.rand(batch, generator=generator, dtype=torch.float64)
         if self.stratified:
             # In random order: neighbours in a batch, such as an image and its prior image, must not share a part.
             uniform = (torch.randperm(batch, generator=generator) + uniform) / batch
-        return self.quantile(uniform, path)
+        return uniform
 
     @abstractmethod
     def quantile(self, uniform: Tensor, path: Path) -> Tensor:
@@ -126,7 +130,30 @@ class Laplace(_Sampler):
         return torch.searchsorted((levels[1:] + levels[:-1]) / 2, noise_to_signal)
 
 
-TimestepSampling = Annotated[Uniform | LogitNormal | Mode | Shifted | Laplace, Field(discriminator="name")]
+class LossSecondMoment(_Sampler):
+    """Timesteps in proportion to the root mean square of their latest losses (Nichol and Dhariwal 2102.09672, eq. 18).
+
+    Each loss is divided by how much more often its timestep is drawn, so that the expected loss stays what it is under
+    `uniform` and only its fluctuation falls. Uniform until every bin has its losses.
+    """
+
+    name: Literal["loss_second_moment"] = "loss_second_moment"
+    history: Annotated[int, Field(ge=1)] = 10
+    """Latest losses that are remembered of each bin."""
+    bins: Annotated[int, Field(ge=1)] = 100
+    """Equal parts of the path that share their losses; the publication has one a timestep, which takes some 25,000
+    pictures to fill."""
+    uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.001
+    """Share of the draws that stays uniform, so that no timestep is forgotten."""
+
+    def quantile(self, uniform: Tensor, path: Path) -> Tensor:
+        """Return floor(u T): how timesteps are drawn before there are losses."""
+        return _timestep(uniform, path)
+
+
+TimestepSampling = Annotated[
+    Uniform | LogitNormal | Mode | Shifted | Laplace | LossSecondMoment, Field(discriminator="name")
+]
 
 
 def _timestep(level: Tensor, path: Path) -> Tensor:

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from inlay.objective.path import Path
 
 
-class Plain(Settings):
+class _OnPrediction(Settings):
+    """A scheme defined on the error of whatever the model predicts, from which it starts with the weight 1."""
+
+
+class Plain(_OnPrediction):
     """Weight 1 on the squared error of whatever the model predicts: the loss that most models were trained with."""
 
     name: Literal["plain"] = "plain"
@@ -147,18 +151,91 @@ class Sigmoid(_OnClean):
         return snr * (self.bias - snr.log()).sigmoid()
 
 
+class Uncertainty(_OnClean):
+    """EDM's weight over e^u, and u added to the loss: u is learned (Karras et al. 2024, arXiv 2312.02696, equation 21).
+
+    u is a small network of the noise level, trained beside the model. At its best it is the logarithm of EDM's loss
+    there, so that every noise level comes to contribute the same. The model that comes out does not contain it.
+    """
+
+    name: Literal["uncertainty"] = "uncertainty"
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    """Standard deviation of the clean samples."""
+    channels: Annotated[int, Field(ge=1)] = 128
+    """Fourier features of the noise level from which u is computed."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    """Of u alone, by Adam; the schedule of `train.learning_rate` does not act on it."""
+
+    def on_clean(self, snr: Tensor) -> Tensor:
+        """Return S + 1 / sigma_data^2: what the weight is where u is 0, as it is everywhere at the start."""
+        return snr + self.sigma_data**-2
+
+
+class MultiTask(_OnPrediction):
+    """Timestep bins as tasks: weights that minimise |sum w g|^2 + lambda |w|^2, w >= 0, over the bins' gradients g.
+
+    Source: Hang et al. 2023, arXiv 2303.09556, section 3.3; Sener and Koltun 2018, arXiv 1810.04650. The gradients are
+    those of the plain loss, averaged over a few pictures. The mean weight over the timesteps is 1. Each computation
+    costs one forward and backward pass a bin.
+    """
+
+    name: str
+    """Which algorithm solves the problem."""
+    every: Annotated[int, Field(ge=1)] = 500
+    """Optimizer steps between computations; the first is before the first step."""
+    bins: Annotated[int, Field(ge=2)] = 20
+    """Equal parts of the path; timesteps of one part share a weight."""
+    samples: Annotated[int, Field(ge=1)] = 16
+    """Pictures from which a bin's gradient is measured, all in one pass: they must fit the memory of a training step
+    with as many."""
+    regularisation: Annotated[float, Field(gt=0)] = 0.05
+    """lambda, in units of the mean |g|^2 of the bins. Large values make all weights equal."""
+    parameters: tuple[str, ...] = ()
+    """Patterns such as `*up_blocks*`: only trained parameters with such names are compared, which saves most of the
+    backward pass where they lie near the output; all of them by default."""
+    numbers: Annotated[int, Field(ge=1)] = 1_000_000
+    """At most so many of the trained numbers, drawn from the seed, are compared, which bounds the memory."""
+
+
+class UGD(MultiTask):
+    """The multi-task optimum by unconstrained gradient descent on b, weights = softmax(b) (2303.09556, section 3.3)."""
+
+    name: Literal["ugd"] = "ugd"
+
+
+class FrankWolfe(MultiTask):
+    """The multi-task optimum by the algorithm of Frank and Wolfe (Sener and Koltun 2018, arXiv 1810.04650)."""
+
+    name: Literal["frank_wolfe"] = "frank_wolfe"
+
+
 Weighting = Annotated[
-    Plain | Constant | SNR | MaxSNR | MinSNR | SoftMinSNR | P2 | Debiased | EDM | Sigmoid, Field(discriminator="name")
+    Plain
+    | Constant
+    | SNR
+    | MaxSNR
+    | MinSNR
+    | SoftMinSNR
+    | P2
+    | Debiased
+    | EDM
+    | Sigmoid
+    | Uncertainty
+    | UGD
+    | FrankWolfe,
+    Field(discriminator="name"),
 ]
 
-_DEFAULTS = (Plain(), Constant(), SNR(), MaxSNR(), MinSNR(), SoftMinSNR(), P2(), Debiased(), EDM(), Sigmoid())
+FIXED = (Plain(), Constant(), SNR(), MaxSNR(), MinSNR(), SoftMinSNR(), P2(), Debiased(), EDM(), Sigmoid())
+"""The schemes that do not change while training, at their defaults."""
+_DEFAULTS = (*FIXED, Uncertainty(), UGD(), FrankWolfe())
 
 
 def weight(scheme: Weighting, prediction: Prediction, path: Path, t: Tensor) -> Tensor:
     """Return the weight on the squared error of ``prediction`` at the timesteps ``t``.
 
     Args:
-        scheme: which weighting.
+        scheme: which weighting; of one that changes while training, the weight at the start.
         prediction: what the model's output is compared with.
         path: the noise path.
         t: int64 [B].
@@ -176,6 +253,8 @@ def weight(scheme: Weighting, prediction: Prediction, path: Path, t: Tensor) -> 
 def weight_table(scheme: Weighting, prediction: Prediction, path: Path) -> Tensor:
     """Return the weights at every timestep, float32 [T]; see :func:`weight`."""
     path.require(prediction)
+    if isinstance(scheme, MultiTask) and scheme.bins > path.timesteps:
+        raise ConfigError(f"weighting.bins={scheme.bins}: the path has only {path.timesteps} timesteps")
     weights = _on_target(scheme, prediction, path)
     if not bool(weights.isfinite().all()):
         allowed = [other.name for other in _DEFAULTS if bool(_on_target(other, prediction, path).isfinite().all())]
@@ -192,7 +271,7 @@ def _on_target(scheme: Weighting, prediction: Prediction, path: Path) -> Tensor:
     import torch
 
     t = torch.arange(path.timesteps)
-    if isinstance(scheme, Plain):
+    if isinstance(scheme, _OnPrediction):
         return torch.ones(path.timesteps)
     # At S = 0 the limit is wanted, not 0 / 0. The smallest positive float64 is so near that every weight with a limit
     # reaches it to float32's last bit, and every weight without one overflows float32.

@@ -26,6 +26,7 @@ from inlay.run.directory import PIPELINE, RUN_FILE, TRACE, alone_in, finished_ru
 from inlay.run.load import to_yaml
 from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
 from inlay.run.record import command_line, hardware, now, versions, write_record
+from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Outcome, Progress
 from inlay.train.precision import LOWERED, autocast
@@ -159,6 +160,7 @@ class Job:
             for index, attachment in enumerate(self.attachments)
             for name, parameter in attachment.parameters().items()
         }
+        self.adaptive = AdaptiveObjective(self.diffusion, self.parameters, accelerator, config.train.precision)
         for part in tuned:
             self.base.components[part].train()
         prompts = config.preview.prompts or tuple(dict.fromkeys(example.caption for example in dataset.examples))[:4]
@@ -188,6 +190,7 @@ class Job:
             directory,
             self.accelerator,
             f"{config.identity()} {self.dataset.hash} {self.base.file_hash}",
+            adaptive=self.adaptive,
         )
         if _trackers(config):
             self.accelerator.init_trackers("logs")

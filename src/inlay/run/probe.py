@@ -84,6 +84,7 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
             Path(folder),
             job.accelerator,
             "probe",
+            adaptive=job.adaptive,
         )
         outcome = loop.run(
             [lambda step, part: job.diffusion.losses([job.batch(step)], step, part)],

@@ -15,6 +15,7 @@ from inlay.data.cache import TensorCache
 from inlay.data.dataset import Batch, Dataset, Item
 from inlay.data.sources import Example
 from inlay.data.views import View, center_view, pixels
+from inlay.objective.live import LiveObjective
 from inlay.objective.loss import loss_per_sample
 from inlay.objective.path import Path
 from inlay.objective.settings import Objective
@@ -52,7 +53,7 @@ class Diffusion:
     def __post_init__(self) -> None:
         self.path = Path.from_alphas_cumprod(self.base.scheduler.alphas_cumprod)
         self.objective = self.objective.resolved(self.base.prediction)
-        self._weights = self.objective.weight_table(self.path)
+        self.live = LiveObjective(self.objective, self.path, self.seed, self.base.device)
 
     def build_caches(self, progress: Progress) -> None:
         """Encode every picture and caption once, as far as they stay the same."""
@@ -131,12 +132,31 @@ class Diffusion:
         """
         drawn = [self._drawn(batch, step, part) for batch in batches]
         clean, states, noise, timesteps = (torch.cat(tensors) for tensors in zip(*drawn, strict=True))
-        return self._loss(clean, noise, timesteps, states, self._weights).view(len(batches), -1)
+        weights, offset = self.live.terms(timesteps)
+        losses = self._loss(clean, noise, timesteps, states, weights)
+        if offset is not None:
+            losses = losses + offset.to(losses.device)
+        self.live.note(timesteps, losses)
+        return losses.view(len(batches), -1)
+
+    def errors(self, timesteps: Tensor, seed: int, number: int) -> Tensor:
+        """Return unweighted losses at given timesteps, float32 [b], with a graph, on pictures and noise of a draw.
+
+        Args:
+            timesteps: int64 [b] on the CPU.
+            seed: of the draw.
+            number: of the batch within it.
+        """
+        batch = self.dataset.batch(seed, number, len(timesteps))
+        count = len(batch.items)
+        clean, states = self._inputs(batch.items, stream(seed, "posterior", number), count, slice(0, count))
+        noise = torch.randn(clean.shape, generator=stream(seed, "noise", number))
+        return self._loss(clean, noise, timesteps, states, torch.ones(count))
 
     def _drawn(self, batch: Batch, step: int, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents, text states, noise and timesteps of a part of a batch."""
         count = len(batch.items)
-        timesteps = self.objective.timesteps.sample(stream(batch.seed, "timesteps", step), count, self.path)
+        timesteps = self.live.draw(stream(batch.seed, "timesteps", step), count)
         clean, states = self._inputs(batch.items[part], stream(batch.seed, "posterior", step), count, part)
         noise = torch.randn((count, *clean.shape[1:]), generator=stream(batch.seed, "noise", step))
         return clean, states, noise[part], timesteps[part]
@@ -155,7 +175,7 @@ class Diffusion:
                 (VALIDATION_TIMESTEPS, *clean.shape[1:]), generator=stream(self.seed, "validation noise", index)
             )
             wide = [tensor.expand(VALIDATION_TIMESTEPS, *tensor.shape[1:]) for tensor in (clean, states)]
-            losses = self._loss(wide[0], noise, levels, wide[1], torch.ones_like(self._weights))
+            losses = self._loss(wide[0], noise, levels, wide[1], torch.ones(VALIDATION_TIMESTEPS))
             total += losses.mean().item()
         return total / len(self.dataset.validation)
 
@@ -165,7 +185,7 @@ class Diffusion:
         noise = noise.to(clean.device)
         noisy = self.path.add_noise(clean, noise, timesteps)
         output = self.base.predict(noisy, timesteps.to(clean.device), states)
-        return loss_per_sample(output, self.path.target(prediction, clean, noise, timesteps), weights[timesteps])
+        return loss_per_sample(output, self.path.target(prediction, clean, noise, timesteps), weights)
 
     def _inputs(
         self, items: Sequence[Item], generator: torch.Generator, count: int, part: slice

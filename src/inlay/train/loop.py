@@ -41,6 +41,31 @@ class Losses(Protocol):
         ...
 
 
+class Adaptive(Protocol):
+    """State that trains beside the model and is saved with it in checkpoints, but is no part of the result."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Steps the state's own parameters, at its own rate; None where it has none."""
+        ...
+
+    def before_step(self, step: int) -> None:
+        """Prepare for optimizer step ``step``; called on every process, before any of its losses."""
+        ...
+
+    def after_step(self) -> None:
+        """Take in the losses of the step; called on every process, when it is known that they are finite."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that must be saved to go on to the same bits, but the optimizer's state."""
+        ...
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over what :meth:`state` returned."""
+        ...
+
+
 @dataclass
 class Progress:
     """How far a run has come; handed to ``report`` after every step."""
@@ -90,6 +115,7 @@ class Loop:
         accelerator: Accelerator,
         run_hash: str,
         terms: Mapping[str, float] | None = None,
+        adaptive: Adaptive | None = None,
     ):
         """Prepare optimizer and average.
 
@@ -104,6 +130,7 @@ class Loop:
             run_hash: hash of the configuration and data that decide the result; a checkpoint of another is refused.
             terms: where the loss is a weighted sum, the names of its terms, under which the trace has them, and their
                 weights.
+            adaptive: what of the losses changes while training; None where nothing does.
 
         Raises:
             ConfigError: the batch cannot be spread evenly over the processes and micro-batches.
@@ -117,6 +144,7 @@ class Loop:
         self.accelerator = accelerator
         self.run_hash = run_hash
         self.terms = dict(terms or {"loss": 1.0})
+        self.adaptive = adaptive
         self.total_steps = settings.total_steps(images_per_epoch)
         self.micro_batch = settings.micro_batch(accelerator.num_processes)
         optimizer = settings.optimizer
@@ -218,6 +246,8 @@ class Loop:
             TrainingError: loss or gradient are not finite; the parameters have not changed.
         """
         settings, device = self.settings, self.accelerator.device
+        if self.adaptive:
+            self.adaptive.before_step(step)
         # Of every picture of the whole batch, one row a term.
         values = torch.zeros((len(self.terms), settings.batch_size), device=device)
         weights = torch.tensor([*self.terms.values()], device=device)[:, None]
@@ -236,7 +266,8 @@ class Loop:
                 values[rows, part] = found.detach()
                 row = rows.stop
         self._sum_over_processes(values)
-        self.scaler.unscale_(self.optimizer)
+        for optimizer in self._optimizers():
+            self.scaler.unscale_(optimizer)
         limit = settings.clip_norm if settings.clip_norm is not None else math.inf
         gradient = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
         # All numbers at once: the only moment of a step at which the program waits for the device.
@@ -245,15 +276,20 @@ class Loop:
         means = {name: sum(each[row * count : (row + 1) * count]) / count for row, name in enumerate(self.terms)}
         loss = sum(weight * means[name] for name, weight in self.terms.items())
         if not (math.isfinite(loss) and (math.isfinite(norm) or self.scaler.get_scale() > 1)):
-            self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self._optimizers():
+                optimizer.zero_grad(set_to_none=True)
             raise self._not_finite(step, loss, each, names(step, slice(0, settings.batch_size)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.scaler.step(self.optimizer)
+        for optimizer in self._optimizers():
+            self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers():
+            optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update()
+        if self.adaptive:
+            self.adaptive.after_step()
         return {"loss": loss, **means}, norm if math.isfinite(norm) else None
 
     def _not_finite(self, step: int, loss: float, values: Sequence[float], names: Sequence[str]) -> TrainingError:
@@ -269,10 +305,16 @@ class Loop:
         """Add up gradients and losses over processes, in one message."""
         if self.accelerator.num_processes == 1:
             return
-        parts = [values, *(parameter.grad for parameter in self.parameters.values() if parameter.grad is not None)]
+        trained = [p for optimizer in self._optimizers() for group in optimizer.param_groups for p in group["params"]]
+        parts = [values, *(parameter.grad for parameter in trained if parameter.grad is not None)]
         flat = self._summed(torch.cat([part.reshape(-1) for part in parts]))
         for part, piece in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
             part.copy_(piece.view_as(part))
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return the optimizer of the result, and that of what trains beside it."""
+        beside = self.adaptive.optimizer if self.adaptive else None
+        return [self.optimizer] if beside is None else [self.optimizer, beside]
 
     def _agree(self, seconds: float) -> tuple[float, bool]:
         """Return the main process's clock, and whether any process was asked to stop: all end at the same step."""
@@ -309,11 +351,16 @@ class Loop:
             tensors: dict[str, Tensor] = {f"parameter.{name}": value for name, value in self.parameters.items()}
             if self.ema:
                 tensors |= {f"average.{name}": value for name, value in self.ema.state().items()}
+            pickled = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+            if self.adaptive:
+                tensors |= {f"adaptive.{name}": value for name, value in self.adaptive.state().items()}
+                if self.adaptive.optimizer:
+                    pickled["adaptive"] = self.adaptive.optimizer.state_dict()
             save_checkpoint(
                 self.directory / "checkpoints",
                 step,
                 tensors,
-                {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()},
+                pickled,
                 {"seconds": seconds, "smoothed_loss": smoothed, "run_hash": self.run_hash},
                 self.settings.keep_checkpoints,
             )
@@ -334,6 +381,12 @@ class Loop:
                 parameter.copy_(tensors[f"parameter.{name}"])
         if self.ema:
             self.ema.load({n.removeprefix("average."): v for n, v in tensors.items() if n.startswith("average.")})
+        if self.adaptive:
+            self.adaptive.load(
+                {n.removeprefix("adaptive."): v for n, v in tensors.items() if n.startswith("adaptive.")}
+            )
+            if self.adaptive.optimizer:
+                self.adaptive.optimizer.load_state_dict(optimizer["adaptive"])
         self.optimizer.load_state_dict(optimizer["optimizer"])
         self.scaler.load_state_dict(optimizer["scaler"])
         return facts["step"], facts["seconds"], facts["smoothed_loss"], facts["step"]
