@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inlay.methods import Adapter, BitFit, Full, Hypernetwork, Lora, Method, Prefix
+from inlay.methods import Adapter, BitFit, Full, Gated, Hypernetwork, Lora, Method, Prefix
 
 VARIANTS: dict[str, list[Method]] = {
     "adapter": [
@@ -23,6 +23,12 @@ VARIANTS: dict[str, list[Method]] = {
         Full(),
         Full(components=("unet", "text_encoder"), parameters="norm"),
         Full(components=("text_encoder",)),
+    ],
+    "gated": [
+        Gated(adapter_width=3, lora_rank=2, prefix_length=2),
+        Gated(adapter_width=4, lora_rank=2, prefix_length=None),
+        Gated(adapter_width=None, lora_rank=2, prefix_length=None),
+        Gated(adapter_width=None, lora_rank=None, prefix_length=3),
     ],
     "hypernetwork": [
         Hypernetwork(),

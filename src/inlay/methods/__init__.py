@@ -6,6 +6,7 @@ from inlay.methods.adapter import Adapter
 from inlay.methods.bitfit import BitFit
 from inlay.methods.contract import Attachment, Method
 from inlay.methods.full import Full
+from inlay.methods.gated import Gated
 from inlay.methods.hypernetwork import Hypernetwork
 from inlay.methods.lora import Lora
 from inlay.methods.prefix import Prefix
@@ -14,10 +15,11 @@ METHODS: dict[str, type[Method]] = {
     "adapter": Adapter,
     "bitfit": BitFit,
     "full": Full,
+    "gated": Gated,
     "hypernetwork": Hypernetwork,
     "lora": Lora,
     "prefix": Prefix,
 }
 """Every method by the name it has in a run file. Command line, run files, plans and contract tests read this table."""
 
-__all__ = ["METHODS", "Adapter", "Attachment", "BitFit", "Full", "Hypernetwork", "Lora", "Method", "Prefix"]
+__all__ = ["METHODS", "Adapter", "Attachment", "BitFit", "Full", "Gated", "Hypernetwork", "Lora", "Method", "Prefix"]
