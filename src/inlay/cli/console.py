@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich import box
@@ -32,6 +33,25 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)
     console.print()
+
+
+def chart(values: Sequence[float], width: int = 64, height: int = 5) -> list[str]:
+    """Return a bar chart over 0 as rows of text, the highest first; each column is the mean of its values.
+
+    Args:
+        values: not negative, not all 0.
+        width: columns at most; with fewer values, each is a column.
+        height: rows.
+    """
+    width = min(width, len(values))
+    ends = [number * len(values) // width for number in range(width + 1)]
+    means = [sum(values[first:end]) / (end - first) for first, end in pairwise(ends)]
+    # In eighths of a row, for which there are letters; what is not 0 can be seen.
+    top = max(means)
+    eighths = [max(round(8 * height * mean / top), int(mean > 0)) for mean in means]
+    return [
+        "".join(" ▁▂▃▄▅▆▇█"[min(max(column - 8 * row, 0), 8)] for column in eighths) for row in reversed(range(height))
+    ]
 
 
 def human_bytes(count: float) -> str:

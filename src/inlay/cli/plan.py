@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inlay.cli.console import console, emit_json, human_bytes, human_count, human_seconds, print_table
+from inlay.cli.console import chart, console, emit_json, human_bytes, human_count, human_seconds, print_table
 
 if TYPE_CHECKING:
     from inlay.run.config import JobConfig
@@ -23,6 +23,9 @@ def command(
     probe: Annotated[
         bool, typer.Option("--probe", help="Load the weights and take two real steps: measured memory and time.")
     ] = False,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Also draw the effective weight over the timesteps into this file.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Show what a run would train, need and cost, before anything is loaded.
@@ -43,6 +46,10 @@ def command(
     from inlay.run.plan import make_plan
 
     plan = make_plan(config)
+    if png is not None:
+        from inlay.run.weight_picture import draw_weights
+
+        draw_weights(plan.objective, config.objective.weighting.name, png)
     measured = None
     if probe:
         from inlay.run.probe import probe as take_steps
@@ -53,6 +60,7 @@ def command(
         emit_json({"config": config.model_dump(mode="json"), **plan.to_json(), **results})
         return
     _print_settings(config, plan)
+    _print_objective(plan, png)
     _print_parameters(plan)
     _print_memory(config, plan)
     _print_work(plan)
@@ -111,6 +119,20 @@ def _print_settings(config: JobConfig, plan: Plan) -> None:
         ("precision", train.precision + (", gradient checkpointing" if train.gradient_checkpointing else "")),
     ]
     print_table(["setting", "as it acts"], rows)
+
+
+def _print_objective(plan: Plan, png: Path | None) -> None:
+    weights, last = plan.objective.weights, plan.effective.timesteps - 1
+    console.print("effective weight of the loss over the timesteps", style="bold")
+    rows = chart(weights)
+    for number, row in enumerate(rows):
+        label = f"{max(weights):.3g}" if number == 0 else "0" if number == len(rows) - 1 else ""
+        console.print(f"{label:>8} {row}", soft_wrap=True)
+    console.print(f"{'':8} t = 0, clean{f't = {last}, noise':>{len(rows[0]) - 12}}", soft_wrap=True)
+    console.print(plan.objective.sentence(), soft_wrap=True)
+    if png is not None:
+        console.print(f"drawn into {png}", soft_wrap=True)
+    console.print()
 
 
 def _print_parameters(plan: Plan) -> None:

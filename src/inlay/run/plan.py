@@ -16,6 +16,7 @@ from inlay.data.dataset import Dataset, load_dataset
 from inlay.data.settings import DataSettings
 from inlay.data.views import center_view
 from inlay.errors import DataError
+from inlay.objective.effective import EffectiveWeights, effective_weights
 from inlay.objective.path import Path as NoisePath
 from inlay.run.attach import attach
 from inlay.run.check import check_objective, check_sizes, check_trackers
@@ -144,6 +145,7 @@ class Plan:
     blocks: tuple[Group, ...]
     kinds: tuple[Group, ...]
     effective: Effective
+    objective: EffectiveWeights
     data: DataPlan
     work: Work
     memory: Memory
@@ -234,6 +236,7 @@ def make_plan(config: JobConfig) -> Plan:
             epochs=images / dataset.images_per_epoch if dataset and images is not None else None,
             images=images,
         ),
+        objective=effective_weights(objective, path),
         data=DataPlan(
             source=config.data.source,
             pictures=len(dataset) if dataset else None,
