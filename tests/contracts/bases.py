@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inlay.methods import Attachment
+from inlay.methods.textual_inversion import extensions
 from tests.tiny import make_tiny_components
 
 Components = dict[str, Any]
@@ -37,10 +38,15 @@ def another() -> Components:
 
 
 def outputs(components: Components) -> Tensor:
-    """Return what the denoiser predicts for two fixed noisy latents under the text encoder's states."""
+    """Return what the denoiser predicts for two fixed noisy latents under the text encoder's states of two prompts.
+
+    The prompts contain each new word that the text encoder knows.
+    """
     generator = torch.Generator().manual_seed(7)
     unet, text_encoder = components["unet"], components["text_encoder"]
     ids = torch.randint(text_encoder.config.vocab_size, (2, 9), generator=generator)
+    new = [token for attachment in extensions(text_encoder) for ids in attachment.words.values() for token in ids]
+    ids[:, 2 : 2 + len(new)] = torch.tensor(new, dtype=torch.int64)
     noisy = torch.randn((2, 4, 8, 8), generator=generator).to(unet.dtype)
     states = text_encoder(ids)[0]
     return unet(noisy, torch.tensor([20, 900]), states, return_dict=False)[0]

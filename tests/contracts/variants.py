@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inlay.methods import Adapter, BitFit, Full, Gated, Hypernetwork, Lora, Method, Prefix
+from inlay.methods import Adapter, BitFit, Full, Gated, Hypernetwork, Lora, Method, Prefix, TextualInversion
 
 VARIANTS: dict[str, list[Method]] = {
     "adapter": [
@@ -51,6 +51,11 @@ VARIANTS: dict[str, list[Method]] = {
         Prefix(length=2, reparametrise=4),
         Prefix(length=1, attention="self"),
     ],
+    "textual_inversion": [
+        TextualInversion(vectors=2, std=0.1),
+        TextualInversion(token="<pip>", std=0.1),
+        TextualInversion(token="<grown>", vectors=3, grow_at=(10,), init="dog"),
+    ],
 }
 """The first of each method, and the second where it is an adapter, also stand in stacks."""
 
@@ -60,6 +65,7 @@ REFUSED: list[tuple[Method, str]] = [
     (Hypernetwork(widths=(32, 48)), "no attention layer's context has width 48; widths: 32, 64"),
     (Full(parameters="attn9"), r"method.parameters='attn9' is found in no name .* of unet; names look like conv_in"),
     (Full(components=("unet", "text_encoder"), parameters="attn2"), "no name of a frozen parameter of text_encoder"),
+    (TextualInversion(vectors=76), r"method.vectors=76: a prompt has room for 75 tokens"),
     (Lora(targets=("to_q", "to_z")), r"ends in 'to_z'; layers end in: .*conv_in.*to_out.0, to_q"),
     (Lora(targets="to_q"), r"neither a preset \(attention, .*\) nor an expression .* such as conv_in"),
 ]

@@ -10,6 +10,7 @@ from inlay.methods.gated import Gated
 from inlay.methods.hypernetwork import Hypernetwork
 from inlay.methods.lora import Lora
 from inlay.methods.prefix import Prefix
+from inlay.methods.textual_inversion import TextualInversion
 
 METHODS: dict[str, type[Method]] = {
     "adapter": Adapter,
@@ -19,7 +20,20 @@ METHODS: dict[str, type[Method]] = {
     "hypernetwork": Hypernetwork,
     "lora": Lora,
     "prefix": Prefix,
+    "textual_inversion": TextualInversion,
 }
 """Every method by the name it has in a run file. Command line, run files, plans and contract tests read this table."""
 
-__all__ = ["METHODS", "Adapter", "Attachment", "BitFit", "Full", "Gated", "Hypernetwork", "Lora", "Method", "Prefix"]
+__all__ = [
+    "METHODS",
+    "Adapter",
+    "Attachment",
+    "BitFit",
+    "Full",
+    "Gated",
+    "Hypernetwork",
+    "Lora",
+    "Method",
+    "Prefix",
+    "TextualInversion",
+]

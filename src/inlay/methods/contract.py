@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -65,6 +65,27 @@ class Attachment(ABC):
     @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the owned parameters by their names in :meth:`state`."""
+
+    @property
+    def words(self) -> Mapping[str, Sequence[int]]:
+        """New words of prompts, each by the token ids under which the text encoder knows it now.
+
+        Without any, as with most methods, prompts are read as the base reads them.
+        """
+        return {}
+
+    def read(self, tokenize: Callable[[str], Sequence[int]]) -> None:  # noqa: B027 - few methods read words
+        """Begin at words of the base's vocabulary, where the settings name some; called once after attaching.
+
+        Args:
+            tokenize: gives the token ids of a text, without those of begin and end.
+
+        Raises:
+            TargetError: the vocabulary does not have what the settings need, or has what should be new.
+        """
+
+    def at_step(self, step: int) -> None:  # noqa: B027 - few methods change on the way
+        """Be as after ``step`` optimizer steps; called before each of them, and the last time after training."""
 
     @abstractmethod
     def disabled(self) -> AbstractContextManager[None]:

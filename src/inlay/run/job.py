@@ -26,6 +26,7 @@ from inlay.run.directory import PIPELINE, RUN_FILE, TRACE, alone_in, finished_ru
 from inlay.run.load import to_yaml
 from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
 from inlay.run.record import command_line, hardware, now, versions, write_record
+from inlay.run.words import check_words
 from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Outcome, Progress
@@ -98,6 +99,7 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
         return Result(directory, finished, repeated=True)
     architecture = check(config)
     dataset = load_dataset(config.data, architecture.resolution, config.seed, architecture.granularity)
+    check_words(config, architecture, (example.caption for example in dataset.examples))
     accelerator = make_accelerator(config, directory)
     check_length(config, dataset.images_per_epoch, accelerator.num_processes)
     if not accelerator.is_main_process:
@@ -213,6 +215,8 @@ class Job:
         reporter.phase("training")
         outcome = loop.run([losses], names, reporter.step, after_step, validate)
         self.accelerator.wait_for_everyone()  # the trace is whole from here on
+        for attachment in self.attachments:
+            attachment.at_step(outcome.steps - 1)  # a run that was resumed at its end has done no step
         record = self._record(started, outcome, trainable)
         with ExitStack() as stack:
             stack.enter_context(loop.averaged())
@@ -228,6 +232,8 @@ class Job:
     def batch(self, step: int) -> Batch:
         """Return the pictures of an optimizer step, over all processes; kept for the step's other micro-batches."""
         if self._drawn is None or self._drawn[0] != step:
+            for attachment in self.attachments:
+                attachment.at_step(step)
             self._drawn = step, self.dataset.batch(self.config.seed, step, self.config.train.batch_size)
         return self._drawn[1]
 

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.base.architecture import Architecture, architecture_folder, read_architecture
+from inlay.base.architecture import Architecture, read_architecture
 from inlay.base.locate import Location, locate
-from inlay.base.settings import BaseSettings
+from inlay.base.prompts import Prompts, tokenizer_here
 from inlay.data.dataset import Dataset, load_dataset
 from inlay.data.settings import DataSettings
 from inlay.data.views import center_view
 from inlay.errors import DataError
 from inlay.objective.effective import EffectiveWeights, effective_weights
 from inlay.objective.path import Path as NoisePath
-from inlay.run.attach import attach
+from inlay.run.attach import attach, introduce
 from inlay.run.check import check_objective, check_sizes, check_trackers
 from inlay.run.config import JobConfig
 from inlay.run.footprint import Memory, Work, footprint
 from inlay.run.machine import Machine, this_machine
+from inlay.run.words import check_captions
 from inlay.train.precision import LOWERED
 
 if TYPE_CHECKING:
@@ -194,6 +195,12 @@ def make_plan(config: JobConfig) -> Plan:
     with torch.device("meta"):
         attachments = attach(config.methods, base, config.seed)
     dataset, reason = _dataset(config.data, architecture, config.seed)
+    tokenizer = tokenizer_here(config.base, location, architecture)
+    prompts = Prompts(tokenizer, architecture.text_shape[0]) if tokenizer is not None else None
+    if prompts is not None:
+        introduce(attachments, prompts)
+        if dataset is not None:
+            check_captions(attachments, prompts, (example.caption for example in dataset.examples))
     lowered = LOWERED[config.train.precision]
     if lowered is not None:
         base.cast_frozen(lowered)
@@ -256,7 +263,7 @@ def make_plan(config: JobConfig) -> Plan:
         ),
         machine=machine,
         fits=memory.peak_bytes <= machine.available_bytes,
-        warnings=tuple(_warnings(config, location, architecture, resolution, dataset, reason, machine)),
+        warnings=tuple(_warnings(config, location, architecture, resolution, dataset, prompts, reason, machine)),
     )
 
 
@@ -375,6 +382,7 @@ def _warnings(
     architecture: Architecture,
     resolution: int,
     dataset: Dataset | None,
+    prompts: Prompts | None,
     reason: str | None,
     machine: Machine,
 ) -> Iterable[str]:
@@ -387,7 +395,8 @@ def _warnings(
         yield f"the pictures were not examined, so what depends on them is not counted: {reason}"
     if dataset is not None:
         yield from dataset.notes
-        yield from _overlong(config.base, location, architecture, dataset)
+        if prompts is not None:
+            yield from _overlong(prompts, dataset)
     if config.scratch is None and resolution != architecture.resolution:
         yield (
             f"data.resolution={resolution}, but the base was trained at {architecture.resolution} pixels; far from it "
@@ -399,20 +408,11 @@ def _warnings(
         yield f"train.precision=bf16 saves memory here but no time: {machine.name} computes bf16 slower than fp32"
 
 
-def _overlong(
-    settings: BaseSettings, location: Location, architecture: Architecture, dataset: Dataset
-) -> Iterable[str]:
-    """Count the captions of which the text encoder would not see the end, where the tokenizer lies here."""
-    folder = architecture_folder(settings, location) / "tokenizer"
-    source = Path(settings.tokenizer).expanduser() if settings.tokenizer else folder
-    if not source.is_dir():
-        return
-    from transformers import CLIPTokenizer
-
+def _overlong(prompts: Prompts, dataset: Dataset) -> Iterable[str]:
+    """Count the captions of which the text encoder would not see the end."""
     captions = list(dict.fromkeys(example.caption for example in dataset.examples))
-    limit = architecture.text_shape[0]
-    lengths = [len(ids) for ids in CLIPTokenizer.from_pretrained(source)(captions).input_ids]
-    long = [caption for caption, length in zip(captions, lengths, strict=True) if length > limit]
+    limit = prompts.length
+    long = prompts.overlong(captions)
     if long:
         yield (
             f"{len(long):,} of {len(captions):,} captions are longer than the {limit} tokens that the text encoder "
