@@ -98,7 +98,7 @@ def test_a_split_that_does_not_exist(write, refusal):
 def test_a_dataset_that_cannot_be_reached(refusal):
     assert "hub dataset 'nobody/nothing'" in refusal("hub:nobody/nothing")
     message = refusal("nobody/nothing")
-    assert "There is no folder nobody/nothing" in message
+    assert "data.source: there is no folder nobody/nothing" in message
     assert "Taken as a hub dataset instead" in message
 
 

@@ -102,11 +102,11 @@ def test_a_picture_that_goes_or_changes_during_a_run_is_named(folder, draw):
 
 def test_a_missing_folder_suggests_its_neighbour(folder, refusal):
     assert refusal(folder.parent / "picture") == (
-        f"There is no folder {folder.parent / 'picture'}; did you mean {folder}?"
+        f"data.source: there is no folder {folder.parent / 'picture'}; did you mean {folder}?"
     )
-    assert refusal(folder / "x" / "y") == f"There is no folder {folder / 'x' / 'y'}, nor {folder / 'x'}"
-    assert "is a file; data.source must be a folder" in refusal(folder / "a.png")
-    assert refusal("photos") == "There is no folder photos"
+    assert refusal(folder / "x" / "y") == f"data.source: there is no folder {folder / 'x' / 'y'}, nor {folder / 'x'}"
+    assert "is a file; it must be a folder" in refusal(folder / "a.png")
+    assert refusal("photos") == "data.source: there is no folder photos"
 
 
 def test_the_rendered_world():

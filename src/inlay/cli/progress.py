@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -33,7 +34,11 @@ class TerminalReporter:
         )
         self._task = None
         self._what = ""
-        self._said = -PLAIN_SECONDS
+        self._said_training = -PLAIN_SECONDS
+        self._said = 0.0
+        self._began = ("", 0, 0, 0.0)
+        """Of the work that goes on: what it is, how much there is, how much was done at its beginning, and when."""
+        self._done = 0
 
     def __enter__(self) -> TerminalReporter:
         if self._live:
@@ -52,9 +57,20 @@ class TerminalReporter:
         self._console.print(f"note: {text}", style="yellow")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        self._show(what, done, total, f"{done}/{total}")
+        now = time.monotonic()
+        if self._began[:2] != (what, total) or done < self._done:
+            self._began, self._said = (what, total, done, now), now
+        self._done = done
+        _, _, first, began = self._began
+        left = ""
+        if first < done < total:
+            left = f", {human_seconds((now - began) / (done - first) * (total - done))} left"
+        self._show(what, done, total, f"{done}/{total}{left}")
         if not self._live and done == total:
             self._console.print(f"{what}: {total} done")
+        elif not self._live and now - self._said >= PLAIN_SECONDS:
+            self._said = now
+            self._console.print(f"{what}: {done} of {total}{left}")
 
     def step(self, state: State) -> None:
         left = "" if state.seconds_left is None else f", {human_seconds(state.seconds_left)} left"
@@ -66,8 +82,8 @@ class TerminalReporter:
             self._show("training", round(state.seconds), round(state.seconds + left_seconds), facts)
         else:
             self._show("training", state.step, total, facts)
-        if not self._live and (state.seconds - self._said >= PLAIN_SECONDS or state.step == total):
-            self._said = state.seconds
+        if not self._live and (state.seconds - self._said_training >= PLAIN_SECONDS or state.step == total):
+            self._said_training = state.seconds
             self._console.print(f"training: {facts}", soft_wrap=True)
 
     def _show(self, what: str, done: int, total: int, facts: str) -> None:

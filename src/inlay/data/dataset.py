@@ -189,7 +189,7 @@ def load_dataset(settings: DataSettings, resolution: int, seed: int = 0, multipl
         )
     validation = tuple(example for example in examples if example.sha256 in held_out)
     dataset = Dataset(train, validation, settings, resolution, tuple(skipped), tuple(notes))
-    return replace(dataset, notes=(*notes, *_enlarged(dataset)))
+    return replace(dataset, notes=(*notes, *enlarged(dataset)))
 
 
 def _held_out(examples: Sequence[Example], validation: float, seed: int) -> set[str]:
@@ -201,7 +201,8 @@ def _held_out(examples: Sequence[Example], validation: float, seed: int) -> set[
     return held_out
 
 
-def _enlarged(dataset: Dataset) -> list[str]:
+def enlarged(dataset: Dataset, what: str = "pictures") -> list[str]:
+    """Return a note on the pictures that are smaller than they are trained at, where there are any."""
     small = []
     for example in dataset.examples:
         height, width = dataset.size(example)
@@ -211,7 +212,7 @@ def _enlarged(dataset: Dataset) -> list[str]:
         return []
     least = min(small, key=lambda example: example.width * example.height)
     return [
-        f"{len(small):,} of {len(dataset):,} pictures are smaller than they are trained at and are enlarged, which "
+        f"{len(small):,} of {len(dataset):,} {what} are smaller than they are trained at and are enlarged, which "
         f"blurs them; the smallest is {least.id} ({least.width} x {least.height} pixels)"
     ]
 

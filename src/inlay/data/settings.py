@@ -11,6 +11,52 @@ from inlay.settings import Settings
 TABLETOP_PARTS = "tabletop:subject/<name>, tabletop:domain/<name>/train or tabletop:train"
 
 
+CLASS_IMAGES = 200
+"""Class pictures where the run file does not say how many."""
+
+
+class PriorSettings(Settings):
+    """DreamBooth's prior preservation (arXiv 2208.12242, section 3.3).
+
+    Beside the pictures to learn, every step shows as many pictures of their class, which the frozen base drew, and
+    adds their loss: so the class's name keeps its meaning.
+    """
+
+    prompt: str
+    """The class without the subject, for instance ``a photo of a dog``: the caption of the class pictures, and what
+    the base is asked to draw."""
+    images: Annotated[int, Field(ge=1)] | None = None
+    """How many class pictures. By default 200, or with ``source`` as many as there are."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the mean loss of the class pictures."""
+    source: str | None = None
+    """Pictures of the class to use instead of drawing them: a folder, or another source as in ``data.source``. Where
+    there are fewer than ``images``, the base draws the rest, into the cache and not into the folder."""
+    steps: Annotated[int, Field(ge=1)] = 25
+    """Calls of the denoiser a drawn picture."""
+    guidance: Annotated[float, Field(ge=0)] = 7.0
+    """Scale of classifier-free guidance of drawn pictures; 1 for none."""
+    negative_prompt: str = ""
+    """What guidance leads away from."""
+    seed: int = 0
+    """Of the drawn pictures' noise; apart from the run's own, so that runs of several seeds share the pictures."""
+    apart: bool = False
+    """Take the class pictures of a micro-batch through the denoiser after the others instead of together with them:
+    the same gradient, fewer activations at a time, more time. Always so with ``buckets``, where their shapes differ."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _says_something(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("prompt is empty; describe the class, for instance 'a photo of a dog'")
+        return prompt
+
+    @property
+    def wanted(self) -> int | None:
+        """How many class pictures; None for as many as ``source`` has."""
+        return self.images or (None if self.source is not None else CLASS_IMAGES)
+
+
 class DataSettings(Settings):
     """Which pictures and captions to train on, and how to cut them."""
 
@@ -51,6 +97,13 @@ class DataSettings(Settings):
     """Pictures to hold out of training: a number of them, or a share between 0 and 1."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do about a file that cannot be decoded: stop before training, or leave it out and list it."""
+    prior: PriorSettings | None = None
+    """Pictures of the subject's class to train on as well, so that the class is not forgotten; null for none."""
+
+    @property
+    def prior_apart(self) -> bool:
+        """Whether class pictures pass the denoiser after the others: buckets give them shapes of their own."""
+        return self.prior is not None and (self.prior.apart or self.buckets)
 
     @field_validator("source")
     @classmethod
@@ -71,6 +124,15 @@ class DataSettings(Settings):
         if len(colour) != 3:
             raise ValueError(f"{background!r} is not an opaque colour; give a name such as white, or #rrggbb")
         return background
+
+    @model_validator(mode="after")
+    def _subject_and_class_differ(self) -> DataSettings:
+        if self.prior is not None and self.prompt == self.prior.prompt:
+            raise ValueError(
+                f"prompt and prior.prompt are both {self.prompt!r}; the class is called without the subject's "
+                "identifier: 'a photo of sks dog' and 'a photo of a dog'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _bucket_step_fits(self) -> DataSettings:

@@ -82,12 +82,13 @@ class Entry:
     read: Callable[[], bytes] = field(repr=False)
 
 
-def load_examples(settings: DataSettings, resolution: int) -> Loaded:
+def load_examples(settings: DataSettings, resolution: int, key: str = "data.source") -> Loaded:
     """Find, decode and hash every picture of ``settings.source``, in a fixed order.
 
     Args:
         settings: the data section.
         resolution: side in pixels at which the rendered world draws; files are taken as they are.
+        key: the setting that names the source, for messages.
 
     Raises:
         DataError: the source or its captions are wrong, or a picture cannot be decoded and ``on_error`` is ``stop``;
@@ -112,9 +113,9 @@ def load_examples(settings: DataSettings, resolution: int) -> Loaded:
         try:
             entries, problems = hub_entries(settings, settings.source)
         except DataError as error:
-            raise DataError(f"{_missing_folder(folder)}. Taken as a hub dataset instead: {error}") from error
+            raise DataError(f"{_missing_folder(folder, key)}. Taken as a hub dataset instead: {error}") from error
     else:
-        raise DataError(_missing_folder(folder))
+        raise DataError(_missing_folder(folder, key))
     return _examine(entries, problems, settings)
 
 
@@ -178,14 +179,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _missing_folder(folder: Path) -> str:
+def _missing_folder(folder: Path, key: str) -> str:
     if folder.exists():
-        return f"{folder} is a file; data.source must be a folder of pictures"
+        return f"{key}: {folder} is a file; it must be a folder of pictures"
     parent = folder.parent
     if not parent.is_dir():
-        return f"There is no folder {folder}, nor {parent}"
+        return f"{key}: there is no folder {folder}, nor {parent}"
     near = nearest(folder.name, (path.name for path in parent.iterdir() if path.is_dir()))
-    return f"There is no folder {folder}" + (f"; did you mean {parent / near}?" if near else "")
+    return f"{key}: there is no folder {folder}" + (f"; did you mean {parent / near}?" if near else "")
 
 
 def _looks_like_hub_id(source: str) -> bool:

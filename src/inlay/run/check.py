@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inlay.base.architecture import Architecture, read_architecture
 from inlay.base.locate import locate
 from inlay.errors import ConfigError
@@ -66,6 +68,14 @@ def check_objective(config: JobConfig, architecture: Architecture) -> None:
         )
     config.objective.resolved(architecture.prediction).weight_table(
         NoisePath.from_alphas_cumprod(architecture.alphas_cumprod())
+    )
+
+
+def overlong_note(captions: Sequence[str], long: Sequence[str], limit: int) -> str:
+    """Return what to say about the captions in ``long``, which the text encoder does not see to their end."""
+    return (
+        f"{len(long):,} of {len(captions):,} captions are longer than the {limit} tokens that the text encoder reads, "
+        f"and lose their end; the first is {long[0][:60]!r}..."
     )
 
 

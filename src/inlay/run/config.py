@@ -171,6 +171,14 @@ class PretrainConfig(JobConfig):
     denoiser: Denoiser
     """The U-Net to train."""
 
+    @model_validator(mode="after")
+    def _nothing_to_preserve(self) -> PretrainConfig:
+        if self.data.prior is not None:
+            raise ValueError(
+                "data.prior keeps what a base knows of a class; a denoiser from scratch knows nothing yet; leave it out"
+            )
+        return self
+
     @property
     def methods(self) -> tuple[Method, ...]:
         return (Full(),)

@@ -23,6 +23,8 @@ RUN_FILE = "run.yaml"
 """The resolved run file. It names no output: the run is where the file is, also when the directory is moved."""
 TRACE = "trace.jsonl"
 """One line a step. A `run.yaml` beside one is a run directory's own."""
+CLASS_IMAGES = "class_images.png"
+"""Small versions of the class pictures (`data.prior`)."""
 PIPELINE = "pipeline"
 """The tuned pipeline, of methods whose result is a whole one."""
 

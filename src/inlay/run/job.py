@@ -16,20 +16,22 @@ from inlay.artifacts.files import write_tensors, write_text, writing
 from inlay.base.sampling import initial_noise, sample, to_uint8
 from inlay.base.stable_diffusion import load_base
 from inlay.data.dataset import Batch, Dataset, load_dataset
+from inlay.data.prior import Prior, given_pictures
+from inlay.data.sources import Loaded
 from inlay.data.views import center_view, pixels
 from inlay.methods import Method
 from inlay.randomness import derive
 from inlay.run.attach import attach
-from inlay.run.check import check, check_length
+from inlay.run.check import check, check_length, overlong_note
+from inlay.run.class_images import prepare_prior, save_contact_sheet
 from inlay.run.config import JobConfig, PretrainConfig, RunConfig
-from inlay.run.directory import PIPELINE, RUN_FILE, TRACE, alone_in, finished_run, method_file, read_trace
+from inlay.run.directory import CLASS_IMAGES, PIPELINE, RUN_FILE, TRACE, alone_in, finished_run, method_file, read_trace
 from inlay.run.load import to_yaml
 from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
 from inlay.run.record import command_line, hardware, now, versions, write_record
-from inlay.run.words import check_words
 from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
-from inlay.train.loop import Loop, Outcome, Progress
+from inlay.train.loop import Loop, Losses, Outcome, Progress
 from inlay.train.precision import LOWERED, autocast
 
 
@@ -99,7 +101,7 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
         return Result(directory, finished, repeated=True)
     architecture = check(config)
     dataset = load_dataset(config.data, architecture.resolution, config.seed, architecture.granularity)
-    check_words(config, architecture, (example.caption for example in dataset.examples))
+    given = given_pictures(config.data, dataset.resolution)
     accelerator = make_accelerator(config, directory)
     check_length(config, dataset.images_per_epoch, accelerator.num_processes)
     if not accelerator.is_main_process:
@@ -114,7 +116,7 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
                 write_text(directory / RUN_FILE, to_yaml(config))
                 (directory / TRACE).touch()
         accelerator.wait_for_everyone()
-        return Job(config, directory, dataset, accelerator, reporter).run()
+        return Job(config, directory, dataset, given, accelerator, reporter).run()
 
 
 def make_accelerator(config: JobConfig, directory: Path) -> Accelerator:
@@ -134,9 +136,24 @@ class Job:
     """One run in one process."""
 
     def __init__(
-        self, config: JobConfig, directory: Path, dataset: Dataset, accelerator: Accelerator, reporter: Reporter
+        self,
+        config: JobConfig,
+        directory: Path,
+        dataset: Dataset,
+        given: Loaded,
+        accelerator: Accelerator,
+        reporter: Reporter,
     ):
-        """Load the base and attach the methods."""
+        """Load the base, let it draw what class pictures are missing, and attach the methods.
+
+        Args:
+            config: the job.
+            directory: the run directory, which is there.
+            dataset: the pictures to learn.
+            given: the user's class pictures.
+            accelerator: from :func:`make_accelerator`.
+            reporter: told how it goes.
+        """
         self.config = config
         self.directory = directory
         self.dataset = dataset
@@ -148,6 +165,11 @@ class Job:
         if isinstance(config, PretrainConfig) and config.objective.prediction != "auto":
             settings = settings.model_copy(update={"prediction": config.objective.prediction})
         self.base = load_base(settings, config.scratch, config.seed)
+        self.prior: Prior | None = None
+        if config.data.prior is not None:
+            self.prior = prepare_prior(config, self.base, dataset, given, accelerator, reporter.progress)
+            for note in self.prior.dataset.notes:
+                reporter.note(note)
         self.attachments = attach(config.methods, self.base, config.seed)
         self.base.to(accelerator.device)
         lowered = LOWERED[config.train.precision]
@@ -156,7 +178,8 @@ class Job:
         if config.train.gradient_checkpointing:
             self.base.unet.enable_gradient_checkpointing()
         tuned = frozenset().union(*(attachment.components for attachment in self.attachments))
-        self.diffusion = Diffusion(self.base, dataset, config.objective, config.seed, tuned)
+        class_pictures = self.prior.dataset if self.prior is not None else None
+        self.diffusion = Diffusion(self.base, dataset, config.objective, config.seed, tuned, class_pictures)
         self.parameters = {
             f"{index}.{name}": parameter
             for index, attachment in enumerate(self.attachments)
@@ -165,11 +188,19 @@ class Job:
         self.adaptive = AdaptiveObjective(self.diffusion, self.parameters, accelerator, config.train.precision)
         for part in tuned:
             self.base.components[part].train()
-        prompts = config.preview.prompts or tuple(dict.fromkeys(example.caption for example in dataset.examples))[:4]
+        captions = list(dict.fromkeys(example.caption for example in dataset.examples))
+        prompts = config.preview.prompts or captions[:4]
         self.prompts = [prompt for prompt in prompts for _ in range(config.preview.pictures)]
-        for prompt in self.base.overlong(list(prompts)):
-            reporter.note(f"the text encoder sees only the beginning of the prompt {prompt!r}")
-        self._drawn: tuple[int, Batch] | None = None
+        self._announce_overlong(captions)
+        self._drawn: tuple[int, tuple[Batch, ...]] | None = None
+
+    def _announce_overlong(self, captions: list[str]) -> None:
+        own = [self.prior.settings.prompt] if self.prior is not None else []
+        long = self.base.overlong([*captions, *own])
+        if long:
+            self.reporter.note(overlong_note([*captions, *own], long, self.base.architecture.text_shape[0]))
+        for prompt in self.base.overlong(list(self.config.preview.prompts or ())):
+            self.reporter.note(f"the text encoder sees only the beginning of the prompt {prompt!r}")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of the run's precision."""
@@ -182,6 +213,8 @@ class Job:
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
         with self.accelerator.main_process_first(), self.autocast(), self.base.evaluating():
             self.diffusion.build_caches(reporter.progress)
+        if self.prior is not None and self.main:
+            save_contact_sheet(self.prior, directory / CLASS_IMAGES)
         before = self._draw_before()
         loop = Loop(
             config.train,
@@ -191,17 +224,12 @@ class Job:
             self.dataset.images_per_epoch,
             directory,
             self.accelerator,
-            f"{config.identity()} {self.dataset.hash} {self.base.file_hash}",
-            adaptive=self.adaptive,
+            " ".join([config.identity(), *self._data_hashes(), str(self.base.file_hash)]),
+            self.terms(),
+            self.adaptive,
         )
         if _trackers(config):
             self.accelerator.init_trackers("logs")
-
-        def losses(step: int, part: slice) -> torch.Tensor:
-            return self.diffusion.losses([self.batch(step)], step, part)
-
-        def names(step: int, part: slice) -> list[str]:
-            return [item.example.id for item in self.batch(step).items[part]]
 
         def after_step(step: int) -> None:
             if config.preview.every and step % config.preview.every == 0 and self.main:
@@ -213,7 +241,7 @@ class Job:
                 return self.diffusion.validation_loss()
 
         reporter.phase("training")
-        outcome = loop.run([losses], names, reporter.step, after_step, validate)
+        outcome = loop.run(self.losses(), self.names, reporter.step, after_step, validate)
         self.accelerator.wait_for_everyone()  # the trace is whole from here on
         for attachment in self.attachments:
             attachment.at_step(outcome.steps - 1)  # a run that was resumed at its end has done no step
@@ -229,13 +257,39 @@ class Job:
         self.accelerator.end_training()
         return Result(directory, record, main=self.main)
 
-    def batch(self, step: int) -> Batch:
-        """Return the pictures of an optimizer step, over all processes; kept for the step's other micro-batches."""
+    def batches(self, step: int) -> tuple[Batch, ...]:
+        """Return what an optimizer step shows over all processes: the pictures to learn, then those of the class.
+
+        They are kept for the step's other micro-batches.
+        """
         if self._drawn is None or self._drawn[0] != step:
             for attachment in self.attachments:
                 attachment.at_step(step)
-            self._drawn = step, self.dataset.batch(self.config.seed, step, self.config.train.batch_size)
+            count = self.config.train.batch_size
+            shown = [source.batch(self.config.seed, step, count) for source in (self.dataset, self.prior) if source]
+            self._drawn = step, tuple(shown)
         return self._drawn[1]
+
+    def terms(self) -> dict[str, float]:
+        """Return the terms of the loss by name with their weights."""
+        if self.prior is None:
+            return {"loss": 1.0}
+        return {"instance_loss": 1.0, "prior_loss": self.prior.settings.weight}
+
+    def losses(self) -> list[Losses]:
+        """Return what a step minimises, in as many passes through the denoiser as a micro-batch takes."""
+
+        def some(which: slice) -> Losses:
+            return lambda step, part: self.diffusion.losses(self.batches(step)[which], step, part)
+
+        return [some(slice(0, 1)), some(slice(1, 2))] if self.config.data.prior_apart else [some(slice(0, 2))]
+
+    def names(self, step: int, part: slice) -> list[str]:
+        """Return the files of a part of every batch of a step."""
+        return [item.example.id for batch in self.batches(step) for item in batch.items[part]]
+
+    def _data_hashes(self) -> list[str]:
+        return [self.dataset.hash] if self.prior is None else [self.dataset.hash, self.prior.identity]
 
     def _sample(self) -> torch.Tensor:
         preview = self.config.preview
@@ -349,6 +403,7 @@ class Job:
                 "held_out": len(dataset.validation),
                 "resolution": dataset.resolution,
                 "skipped": [skipped._asdict() for skipped in dataset.skipped],
+                "prior": self._prior_record(),
             },
             "base": {"name": self.base.name, "hash": self.base.file_hash, "prediction": self.base.prediction},
             "versions": versions(),
@@ -359,6 +414,7 @@ class Job:
                 "denoiser_parameters": total,
                 "steps": outcome.steps,
                 "images_seen": outcome.steps * config.train.batch_size,
+                "class_images_seen": outcome.steps * config.train.batch_size if self.prior is not None else 0,
                 "training_seconds": round(outcome.seconds, 3),
                 "seconds_per_step": round(outcome.seconds / max(1, outcome.steps), 5),
                 "peak_bytes": outcome.peak_bytes,
@@ -368,6 +424,18 @@ class Job:
             "metrics": metrics,
             "missing": reasons,
             "files": [],
+        }
+
+    def _prior_record(self) -> dict[str, Any] | None:
+        if self.prior is None:
+            return None
+        shown = self.prior.dataset
+        return {
+            "hash": shown.hash,
+            "pictures": len(shown),
+            "given": self.prior.given,
+            "drawn": len(shown) - self.prior.given,
+            "skipped": [skipped._asdict() for skipped in shown.skipped],
         }
 
 

@@ -17,6 +17,8 @@ from inlay.run.plan import Plan
 
 if TYPE_CHECKING:
     from inlay.data.dataset import Dataset
+    from inlay.data.settings import DataSettings
+    from inlay.data.sources import Loaded
 
 STEPS = 2
 """The first step pays for memory that is allotted and kernels that are chosen; only the second is timed."""
@@ -63,14 +65,15 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
     dataset = load_dataset(config.data, plan.effective.resolution_pixels, config.seed, plan.effective.multiple_pixels)
     few = _pictures_of_two_steps(dataset, config)
     budget = {"steps": STEPS, "epochs": None, "minutes": None, "checkpoint_every": None, "trackers": ()}
-    short = config.model_copy(update={"train": config.train.model_copy(update=budget)})
+    data, given = _with_blank_class_pictures(config, plan.effective.resolution_pixels)
+    short = config.model_copy(update={"train": config.train.model_copy(update=budget), "data": data})
     seconds: list[float] = []
 
     def report(state: Progress) -> None:
         seconds.append(state.seconds)
 
     with tempfile.TemporaryDirectory(prefix="inlay-probe-") as folder, _caches_in(Path(folder) / "cache"):
-        job = Job(short, Path(folder), few, make_accelerator(short, Path(folder)), Silent())
+        job = Job(short, Path(folder), few, given, make_accelerator(short, Path(folder)), Silent())
         began = time.monotonic()
         with job.autocast(), job.base.evaluating():
             job.diffusion.build_caches(lambda what, done, total: None)
@@ -87,8 +90,8 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
             adaptive=job.adaptive,
         )
         outcome = loop.run(
-            [lambda step, part: job.diffusion.losses([job.batch(step)], step, part)],
-            lambda step, part: [item.example.id for item in job.batch(step).items[part]],
+            job.losses(),
+            job.names,
             report,
             lambda step: None,
             lambda: None,
@@ -125,6 +128,22 @@ def _pictures_of_two_steps(dataset: Dataset, config: JobConfig) -> Dataset:
     batches = [dataset.batch(config.seed, step, config.train.batch_size) for step in range(STEPS)]
     shown = dict.fromkeys(item.example_index for batch in batches for item in batch.items)
     return dataclasses.replace(dataset, examples=tuple(dataset.examples[index] for index in shown), validation=())
+
+
+def _with_blank_class_pictures(config: JobConfig, resolution: int) -> tuple[DataSettings, Loaded]:
+    """Return the data section with as many given class pictures as two steps show: to measure, none need be drawn."""
+    from PIL import Image
+
+    from inlay.data.sources import Example, Loaded
+
+    prior = config.data.prior
+    if prior is None:
+        return config.data, Loaded([], [], [])
+    size = (resolution, resolution)
+    names = [f"blank {number}" for number in range(STEPS * config.train.batch_size)]
+    blanks = [Example(name, prior.prompt, name, *size, lambda: Image.new("RGB", size)) for name in names]
+    given = prior.model_copy(update={"source": "blank", "images": None})
+    return config.data.model_copy(update={"prior": given}), Loaded(blanks, [], [])
 
 
 @contextmanager
