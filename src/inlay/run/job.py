@@ -29,6 +29,7 @@ from inlay.run.directory import CLASS_IMAGES, PIPELINE, RUN_FILE, TRACE, alone_i
 from inlay.run.load import to_yaml
 from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
 from inlay.run.record import command_line, hardware, now, versions, write_record
+from inlay.run.words import check_words
 from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Losses, Outcome, Progress
@@ -102,6 +103,7 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
     architecture = check(config)
     dataset = load_dataset(config.data, architecture.resolution, config.seed, architecture.granularity)
     given = given_pictures(config.data, dataset.resolution)
+    check_words(config, architecture, (example.caption for example in dataset.examples))
     accelerator = make_accelerator(config, directory)
     check_length(config, dataset.images_per_epoch, accelerator.num_processes)
     if not accelerator.is_main_process:
