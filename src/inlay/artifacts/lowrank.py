@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LowRank:
+class Product:
     """A product up @ down beside what it stands for."""
 
     up: Tensor
@@ -38,7 +38,7 @@ class LowRank:
         return self.error / self.norm if self.norm else 0.0
 
 
-def truncate(matrix: Tensor, rank: int | None = None, energy: float | None = None) -> LowRank:
+def truncate(matrix: Tensor, rank: int | None = None, energy: float | None = None) -> Product:
     """Return the best approximation of a matrix [m, n] of a rank (Eckart and Young, 1936).
 
     Args:
@@ -64,7 +64,7 @@ def truncate(matrix: Tensor, rank: int | None = None, energy: float | None = Non
     right = inverse[:, None] * (left.T @ short)
     left = left * spread
     up, down = (left, right) if wide else (right.T, left.T)
-    return LowRank(
+    return Product(
         up.to(torch.float32).contiguous(),
         down.to(torch.float32).contiguous(),
         norm=float(matrix.norm()),
@@ -72,7 +72,7 @@ def truncate(matrix: Tensor, rank: int | None = None, energy: float | None = Non
     )
 
 
-def combine(terms: Sequence[tuple[Tensor, Tensor]], rank: int | None = None) -> LowRank:
+def combine(terms: Sequence[tuple[Tensor, Tensor]], rank: int | None = None) -> Product:
     """Return the sum of products up [m, r_i] @ down [r_i, n].
 
     Where the ranks together are within ``rank``, the factors stand side by side, and nothing is lost or rounded.
@@ -86,10 +86,10 @@ def combine(terms: Sequence[tuple[Tensor, Tensor]], rank: int | None = None) -> 
     second, right = torch.linalg.qr(downs.T)
     core = left @ right.T
     if rank is None or ups.shape[1] <= rank:
-        return LowRank(ups.to(torch.float32), downs.to(torch.float32), norm=float(core.norm()), error=0.0)
+        return Product(ups.to(torch.float32), downs.to(torch.float32), norm=float(core.norm()), error=0.0)
     u, values, v = torch.linalg.svd(core, full_matrices=False)
     spread = values[:rank].sqrt()
-    return LowRank(
+    return Product(
         (first @ (u[:, :rank] * spread)).to(torch.float32).contiguous(),
         (spread[:, None] * (v[:rank] @ second.T)).to(torch.float32).contiguous(),
         norm=float(core.norm()),
@@ -106,7 +106,7 @@ def product_norm(up: Tensor, down: Tensor) -> float:
     return math.sqrt(max(0.0, float(((up.T @ up) * (down @ down.T)).sum())))
 
 
-def total_error(parts: Sequence[LowRank]) -> float:
+def total_error(parts: Sequence[Product]) -> float:
     """Return the relative error of all parts taken as one matrix."""
     norm = math.hypot(*(part.norm for part in parts))
     return math.hypot(*(part.error for part in parts)) / norm if norm else 0.0

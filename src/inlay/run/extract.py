@@ -1,0 +1,144 @@
+"""A LoRA from the difference of two models of one architecture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inlay.artifacts.blueprint import file_name, some
+from inlay.artifacts.layers import Updates
+from inlay.artifacts.lowrank import Product, total_error, truncate
+from inlay.artifacts.merge import as_update
+from inlay.base.stable_diffusion import StableDiffusion
+from inlay.errors import ConfigError
+from inlay.run.weights import weighted_layers
+
+DECISIVE = {
+    "unet": ("attention_head_dim", "num_attention_heads", "act_fn", "norm_num_groups", "norm_eps"),
+    "text_encoder": ("hidden_act", "num_attention_heads", "layer_norm_eps"),
+    "vae": ("scaling_factor", "act_fn", "norm_num_groups"),
+}
+"""Entries of configurations that change what the same weights compute, and show in no shape."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a LoRA holds of a difference, and what it does not."""
+
+    products: Mapping[str, Product]
+    """By layer, of those whose weight differs."""
+    unchanged: int
+    """Linear and convolutional layers whose weights are equal, bit for bit."""
+    left_out: Mapping[str, float]
+    """Norms of the differences of tensors that a LoRA has no place for, by name: biases, norms, embeddings, and all of
+    the autoencoder."""
+    updates: Updates
+    """The LoRA."""
+
+    @property
+    def relative_error(self) -> float:
+        """Of all products taken together."""
+        return total_error(list(self.products.values()))
+
+    @property
+    def left_out_share(self) -> float:
+        """Norm of what is left out over the norm of the whole difference."""
+        outside = math.hypot(*self.left_out.values())
+        whole = math.hypot(outside, *(product.norm for product in self.products.values()))
+        return outside / whole if whole else 0.0
+
+
+def extract(
+    tuned: StableDiffusion,
+    original: StableDiffusion,
+    rank: int | None = None,
+    energy: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Extraction:
+    """Return the LoRA that leads from ``original`` towards ``tuned``.
+
+    Args:
+        tuned: the one model.
+        original: the other, of the same architecture.
+        rank: of every layer.
+        energy: instead of a rank: each layer's smallest rank that keeps this fraction of its squared difference.
+        progress: told (layers done, in all).
+
+    Raises:
+        ConfigError: the architectures differ, the models do not, or only where a LoRA has no place.
+    """
+    refuse_differing(tuned, original)
+    theirs = weighted_layers(original)
+    matrices = {
+        name: (layer, theirs[name])
+        for name, layer in weighted_layers(tuned).items()
+        if isinstance(layer, (nn.Linear, nn.Conv2d))
+    }
+    products: dict[str, Product] = {}
+    for done, (name, (layer, other)) in enumerate(matrices.items(), 1):
+        difference = _difference(layer.weight, other.weight)
+        if difference.any():
+            products[name] = truncate(difference.flatten(1), rank, energy)
+        if progress is not None:
+            progress(done, len(matrices))
+    if not products:
+        raise ConfigError(
+            f"{tuned.name} and {original.name} do not differ in any linear or convolutional layer of denoiser or text "
+            "encoder: there is nothing for a LoRA to hold"
+        )
+    layers = {name: as_update(product, tuple(matrices[name][0].weight.shape)) for name, product in products.items()}
+    held = {f"{name}.weight" for name in matrices}
+    return Extraction(products, len(matrices) - len(products), _left_out(tuned, original, held), Updates(layers))
+
+
+def refuse_differing(tuned: StableDiffusion, original: StableDiffusion) -> None:
+    """Refuse two models of different architectures, or that predict different things.
+
+    Raises:
+        ConfigError: with what differs.
+    """
+    found = []
+    for part, keys in DECISIVE.items():
+        one, other = _shapes(tuned.components[part]), _shapes(original.components[part])
+        for name in one.keys() | other.keys():
+            if one.get(name) != other.get(name):
+                found.append(f"{part}.{name} is {_said(one.get(name))} and {_said(other.get(name))}")
+        configs: list[Any] = [base.components[part].config for base in (tuned, original)]
+        for key in keys:
+            values = [getattr(config, key, None) for config in configs]
+            if values[0] != values[1]:
+                found.append(f"{part}'s {key} is {values[0]} and {values[1]}")
+    if tuned.prediction != original.prediction:
+        found.append(f"they predict {tuned.prediction} and {original.prediction}")
+    if found:
+        raise ConfigError(f"{tuned.name} and {original.name} are of different architectures: {some(sorted(found))}")
+
+
+def _difference(one: Tensor, other: Tensor) -> Tensor:
+    return one.detach().to(torch.float64) - other.detach().to(torch.float64)
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+def _said(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape))
+
+
+def _left_out(tuned: StableDiffusion, original: StableDiffusion, held: set[str]) -> dict[str, float]:
+    found = {}
+    for part, module in tuned.components.items():
+        others = dict(original.components[part].named_parameters())
+        for name, parameter in module.named_parameters():
+            layer, _, kind = name.rpartition(".")
+            full = f"{file_name(part, layer)}.{kind}"
+            norm = float(_difference(parameter, others[name]).norm())
+            if norm and full not in held:
+                found[full] = norm
+    return found
