@@ -33,7 +33,7 @@ from inlay.run.words import check_words
 from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Losses, Outcome, Progress
-from inlay.train.precision import LOWERED, autocast
+from inlay.train.precision import LOWERED, attention_kernel, autocast
 
 
 class Reporter(Protocol):
@@ -243,7 +243,9 @@ class Job:
                 return self.diffusion.validation_loss()
 
         reporter.phase("training")
-        outcome = loop.run(self.losses(), self.names, reporter.step, after_step, validate)
+        positions = (self.dataset.resolution // self.base.architecture.downscale) ** 2
+        with attention_kernel(self.accelerator.device, config.train.precision, positions):
+            outcome = loop.run(self.losses(), self.names, reporter.step, after_step, validate)
         self.accelerator.wait_for_everyone()  # the trace is whole from here on
         for attachment in self.attachments:
             attachment.at_step(outcome.steps - 1)  # a run that was resumed at its end has done no step

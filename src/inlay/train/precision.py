@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -20,3 +21,21 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """
     dtype = LOWERED[precision]
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+SHORT_ATTENTION = 144
+"""Latent positions up to which plain matrix products attend faster than the CPU's fused kernel in bf16, whose backward
+pass is slow on short sequences: 2.3 times as long at 64 positions, 0.6 times at 256 (`benchmarks/attention.py`)."""
+
+
+def attention_kernel(device: torch.device, precision: Precision, positions: int) -> AbstractContextManager[Any]:
+    """Return the context in which training is fastest, forward, backward and recomputation alike.
+
+    Args:
+        device: where the denoiser is.
+        precision: of the run.
+        positions: height x width of the latents.
+    """
+    if device.type == "cpu" and precision == "bf16" and positions <= SHORT_ATTENTION:
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
