@@ -29,6 +29,10 @@ class Blueprint:
     name for."""
     kohya_version: str | None = None
     """The model as kohya's `ss_base_model_version` names it."""
+    resolution: int = 512
+    """Side in pixels of the pictures that the model was trained on."""
+    prediction: str | None = None
+    """What the denoiser predicts, by diffusers' name; None where it is not known."""
 
     @property
     def xl(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inlay.artifacts import diffusers_lora, inlay_file, kohya, peft_lora
 from inlay.artifacts.blueprint import Blueprint
 from inlay.errors import ArtifactError
 
@@ -25,11 +26,52 @@ class Format:
     """Whether a path is a file of this format. It is never true of two formats."""
     read: Callable[[Path, Sequence[Blueprint]], Any]
     """From a path and the models that the file may belong to, to what the file holds."""
-    write: Callable[[Path, Any, Blueprint | None], Path]
-    """Write contents made for a model; None where several models could be meant."""
+    write: Callable[[Path, Any, Sequence[Blueprint]], Path]
+    """Write contents; the models are those that they fit, at least one where layers are named."""
 
 
-FORMATS: dict[str, Format] = {}
+FORMATS: dict[str, Format] = {
+    "inlay": Format(
+        "inlay's own file, for `inlay sample --adapter`, `inlay merge` and `inlay tune`",
+        "updates",
+        ".safetensors",
+        inlay_file.recognises,
+        inlay_file.read,
+        inlay_file.write,
+    ),
+    "diffusers": Format(
+        "LoRA for diffusers' `load_lora_weights`, and for most other programs",
+        "updates",
+        ".safetensors",
+        diffusers_lora.recognises,
+        diffusers_lora.read,
+        diffusers_lora.write,
+    ),
+    "peft": Format(
+        "LoRA, LoHa or LoKr as a directory for PEFT's `PeftModel.from_pretrained`",
+        "updates",
+        "",
+        peft_lora.recognises,
+        peft_lora.read,
+        peft_lora.write,
+    ),
+    "kohya": Format(
+        "LoRA for A1111, Forge, ComfyUI and kohya's scripts",
+        "updates",
+        ".safetensors",
+        kohya.recognises_kohya,
+        kohya.read,
+        kohya.write_kohya,
+    ),
+    "lycoris": Format(
+        "LoRA, LoHa, LoKr and full differences for A1111, Forge, ComfyUI and LyCORIS",
+        "updates",
+        ".safetensors",
+        kohya.recognises_lycoris,
+        kohya.read,
+        kohya.write_lycoris,
+    ),
+}
 """Every format by the name that `--format` takes."""
 
 
