@@ -43,6 +43,15 @@ def test_a_section_is_read_by_name_and_is_hashable():
         ({"timesteps": {"name": "mode", "scale": 2}}, "less than or equal"),
         ({"prediction": "x0"}, "'sample'"),
         ({"weight_floor": 0.1}, "does nothing with the plain weighting"),
+        (
+            {"weight_floor": 0.1, "weighting": {"name": "ugd"}},
+            "known beforehand; those of ugd are found while training",
+        ),
+        (
+            {"timesteps": {"name": "loss_second_moment"}, "weighting": {"name": "uncertainty"}},
+            "losses whose weights stay; those of uncertainty change while training",
+        ),
+        ({"weighting": {"name": "frank_wolfe", "bins": 1}}, "greater than or equal to 2"),
     ],
 )
 def test_wrong_values_are_refused(section, message):

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.objective.path import Path, rescale_zero_terminal_snr, scaled_linear_alphas_cumprod
-from inlay.objective.timesteps import Laplace, LogitNormal, Mode, Shifted, Uniform
+from inlay.objective.timesteps import Laplace, LogitNormal, LossSecondMoment, Mode, Shifted, Uniform
 
 SD = Path.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 ZERO = Path.from_alphas_cumprod(rescale_zero_terminal_snr(scaled_linear_alphas_cumprod()))
 FLOW = Path.rectified_flow()
-SAMPLERS = (Uniform(), LogitNormal(), Mode(), Shifted(), Laplace())
+SAMPLERS = (Uniform(), LogitNormal(), Mode(), Shifted(), Laplace(), LossSecondMoment())
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 
 

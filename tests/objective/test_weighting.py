@@ -16,13 +16,16 @@ from inlay.objective.weighting import (
     EDM,
     P2,
     SNR,
+    UGD,
     Constant,
     Debiased,
+    FrankWolfe,
     MaxSNR,
     MinSNR,
     Plain,
     Sigmoid,
     SoftMinSNR,
+    Uncertainty,
     weight,
     weight_table,
 )
@@ -35,7 +38,18 @@ PATHS = {
     "flow": Path.rectified_flow(),
 }
 SD = PATHS["scaled_linear"]
-SCHEMES = (Constant(), SNR(), MaxSNR(), MinSNR(), SoftMinSNR(), P2(), Debiased(), EDM(), Sigmoid())
+SCHEMES = (
+    Constant(),
+    SNR(),
+    MaxSNR(),
+    MinSNR(),
+    SoftMinSNR(),
+    P2(),
+    Debiased(),
+    EDM(),
+    Sigmoid(),
+    Uncertainty(),
+)
 ALL_TIMESTEPS = torch.arange(1000)
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
@@ -96,6 +110,13 @@ def test_limits_of_the_parameters(prediction):
 
 
 @every_path
+def test_multi_task_weights_start_as_the_plain_loss(path):
+    for prediction in ("epsilon", "sample", path.velocity):
+        for scheme in (UGD(), FrankWolfe()):
+            assert_equal(table(scheme, prediction, path), 1.0)
+
+
+@every_path
 def test_plain_is_one_on_whatever_is_predicted(path):
     for prediction in ("epsilon", "sample", path.velocity):
         assert_equal(table(Plain(), prediction, path), 1.0)
@@ -153,13 +174,13 @@ def test_a_network_gets_the_same_gradients_from_every_target(path, scheme):
 
 
 # Weights whose limit on the epsilon error at a signal-to-noise ratio of 0 is infinite, worked out by hand.
-UNBOUNDED = {"constant", "max_snr", "debiased", "edm"}
+UNBOUNDED = {"constant", "max_snr", "debiased", "edm", "uncertainty"}
 
 
 @pytest.mark.parametrize("path", [PATHS["zero_terminal_snr"], PATHS["flow"]], ids=["zero_terminal_snr", "flow"])
 @every_scheme
 def test_limits_where_there_is_no_signal(path, scheme):
-    on_clean = {"constant": 1.0, "max_snr": 1.0, "edm": 4.0}.get(scheme.name, 0.0)
+    on_clean = {"constant": 1.0, "max_snr": 1.0, "edm": 4.0, "uncertainty": 4.0}.get(scheme.name, 0.0)
     assert float(weight(scheme, "sample", path, torch.tensor([999]))) == on_clean
     assert float(weight(scheme, path.velocity, path, torch.tensor([999]))) == on_clean
     if scheme.name in UNBOUNDED:
