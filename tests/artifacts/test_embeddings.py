@@ -154,3 +154,15 @@ def test_diffusers_reads_what_is_written(tmp_path: Path, tiny_base: Path, layout
     pipeline.load_textual_inversion(str(tmp_path), weight_name=name)
     numbers = pipeline.tokenizer.convert_tokens_to_ids(["<rex>", "<rex>_1"])
     assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[numbers], vectors)
+
+
+def test_inlays_own_layout_names_the_method(tmp_path: Path):
+    from inlay.methods.textual_inversion import TextualInversion
+
+    path = write_embeddings(tmp_path / "a.safetensors", Embeddings({"<rex>": {"text_encoder": VECTORS}}), "inlay")
+    found = read_embeddings(path)
+    assert found.layout == "inlay"
+    method = TextualInversion.model_validate_json(found.facts["inlay.method"])
+    assert (method.token, method.vectors) == ("<rex>", 3)
+    with pytest.raises(ArtifactError, match="in small letters and without spaces, and this one is 'Rex'"):
+        write_embeddings(tmp_path / "b.safetensors", Embeddings({"Rex": {"text_encoder": VECTORS}}), "inlay")

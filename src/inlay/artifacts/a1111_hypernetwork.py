@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.artifacts.files import write_atomically
+from inlay.artifacts.files import write_atomically, write_tensors
+from inlay.artifacts.state import PICKLED, glance, read_state
 from inlay.artifacts.unpickle import read_pickle
 from inlay.errors import ArtifactError
 
@@ -78,6 +79,40 @@ def is_a1111_hypernetwork(data: Any) -> bool:
         isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(one, dict) for one in pair)
         for pair in pairs
     )
+
+
+def recognises_a1111(path: Path) -> bool:
+    """Whether a file is a hypernetwork of A1111's."""
+    if not path.is_file() or path.suffix not in PICKLED:
+        return False
+    try:
+        return is_a1111_hypernetwork(read_pickle(path))
+    except ArtifactError:
+        return False
+
+
+def recognises_inlay(path: Path) -> bool:
+    """Whether a file is a hypernetwork of inlay's."""
+    return path.is_file() and "hypernetwork.layer_structure" in glance(path)[1]
+
+
+def read_inlay(path: Path) -> HypernetworkFile:
+    """Read inlay's own file.
+
+    Raises:
+        ArtifactError: it is no such file, or its tensors are not those of the networks that it describes.
+    """
+    return from_inlay(*read_state(path), str(path))
+
+
+def write_inlay(path: Path, file: HypernetworkFile) -> Path:
+    """Write inlay's own file atomically.
+
+    Raises:
+        ArtifactError: tensors and description differ, or the place cannot be written.
+    """
+    check(file, str(path))
+    return write_tensors(path, *to_inlay(file))
 
 
 def read_a1111(path: Path) -> HypernetworkFile:

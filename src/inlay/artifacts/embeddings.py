@@ -6,6 +6,7 @@ A word has one set of vectors for each text encoder: [n, 768] for Stable Diffusi
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,15 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from inlay.artifacts.files import read_tensors, write_atomically, write_tensors
+from inlay.artifacts.state import carried
 from inlay.artifacts.unpickle import read_pickle
 from inlay.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Layout = Literal["diffusers", "a1111", "emb_params", "sdxl"]
-"""`diffusers`: tensors under their words, also inlay's own. `a1111`: a pickled `.pt`. `emb_params`: one tensor of that
-name, as webui's safetensors have it. `sdxl`: `clip_l` and `clip_g`."""
+Layout = Literal["inlay", "diffusers", "a1111", "emb_params", "sdxl"]
+"""`diffusers`: tensors under their words. `inlay`: the same for one word, with the settings of inlay's method in the
+header. `a1111`: a pickled `.pt`. `emb_params`: one tensor of that name, as webui's safetensors have it. `sdxl`:
+`clip_l` and `clip_g`."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 XL_ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 """Tensors of XL's layout, and the text encoders that they are for."""
@@ -31,6 +34,8 @@ NAMELESS = ("emb_params", "embedding", "vector", "tensor", "data")
 """Names of tensors that are no words."""
 LAYERS_NAME = re.compile(r"^(unet|text_encoder|transformer|vae|lora|lycoris|base_model)[._]|\.(weight|bias|alpha)$")
 """What names of layers' tensors look like. Words lie in angle brackets by custom only."""
+LARGEST = 64 * 2**20
+"""Bytes that no embedding has: a thousand vectors of XL's are a tenth of it. Larger files are not opened to look."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,16 @@ def is_embedding(data: Any) -> bool:
         return True
     widths = {value.shape[-1] for value in data.values()}
     return len(widths) == 1 and not any(LAYERS_NAME.search(key) for key in data)
+
+
+def recognises(path: Path, layout: Layout) -> bool:
+    """Whether a file is an embedding in a layout."""
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        return False
+    try:
+        return read_embeddings(path).layout == layout
+    except ArtifactError:
+        return False
 
 
 def read_embeddings(path: Path) -> Embeddings:
@@ -110,7 +125,8 @@ def parse_embeddings(data: Any, header: Mapping[str, str], path: Path) -> Embedd
     [first, *others] = data
     if first in NAMELESS and not others:
         return Embeddings({named: {"text_encoder": _matrix(data[first], path)}}, "emb_params", facts)
-    return Embeddings({word: {"text_encoder": _matrix(value, path)} for word, value in data.items()}, facts=facts)
+    layout: Layout = "inlay" if "inlay.method" in header else "diffusers"
+    return Embeddings({word: {"text_encoder": _matrix(value, path)} for word, value in data.items()}, layout, facts)
 
 
 def write_embeddings(path: Path, embeddings: Embeddings, layout: Layout) -> Path:
@@ -139,7 +155,7 @@ def write_embeddings(path: Path, embeddings: Embeddings, layout: Layout) -> Path
     if path.suffix != suffix:
         raise ArtifactError(f"{path}: a file of the layout {layout} ends in {suffix}")
     word, vectors = next(iter(embeddings.words.items()))
-    facts = dict(embeddings.facts)
+    facts = carried(dict(embeddings.facts))
     if layout == "a1111":
         data = {
             "string_to_token": {"*": 265},  # CLIP's token of "*", which A1111 trains in the place of the word
@@ -150,7 +166,9 @@ def write_embeddings(path: Path, embeddings: Embeddings, layout: Layout) -> Path
             "sd_checkpoint_name": facts.get("sd_checkpoint_name") or facts.get("inlay.base"),
         }
         return write_atomically(path, lambda place: torch.save(data, place))
-    if layout == "diffusers":
+    if layout == "inlay":
+        facts["inlay.method"] = embeddings.facts.get("inlay.method") or _method(word, vectors["text_encoder"], path)
+    if layout in ("inlay", "diffusers"):
         # Copies, since words may be views of one matrix, which safetensors refuses.
         copies = {name: one["text_encoder"].clone() for name, one in embeddings.words.items()}
         return write_tensors(path, copies, facts)
@@ -159,6 +177,16 @@ def write_embeddings(path: Path, embeddings: Embeddings, layout: Layout) -> Path
     else:
         tensors = {"emb_params": vectors["text_encoder"]}
     return write_tensors(path, tensors, {**facts, TOKEN: word})
+
+
+def _method(word: str, vectors: Tensor, path: Path) -> str:
+    """Return the settings of inlay's method that a word's vectors belong to, as its files have them."""
+    if word != word.lower() or any(character.isspace() for character in word):
+        raise ArtifactError(
+            f"{path}: inlay's prompts know new words in small letters and without spaces, and this one is {word!r}; "
+            "where the file's name is the word, rename the file"
+        )
+    return json.dumps({"name": "textual_inversion", "token": word, "vectors": len(vectors)})
 
 
 def _from_a1111(data: Mapping[str, Any], path: Path) -> Embeddings:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inlay.artifacts import diffusers_lora, inlay_file, kohya, peft_lora
+from inlay.artifacts import a1111_hypernetwork, bitfit_file, diffusers_lora, inlay_file, kohya, peft_lora
 from inlay.artifacts.blueprint import Blueprint
+from inlay.artifacts.embeddings import Layout, read_embeddings, write_embeddings
+from inlay.artifacts.embeddings import recognises as recognises_embedding
 from inlay.errors import ArtifactError
 
 
@@ -28,6 +30,17 @@ class Format:
     """From a path and the models that the file may belong to, to what the file holds."""
     write: Callable[[Path, Any, Sequence[Blueprint]], Path]
     """Write contents; the models are those that they fit, at least one where layers are named."""
+
+
+def _embedding(line: str, suffix: str, layout: Layout) -> Format:
+    return Format(
+        line,
+        "embeddings",
+        suffix,
+        lambda path: recognises_embedding(path, layout),
+        lambda path, _: read_embeddings(path),
+        lambda path, contents, _: write_embeddings(path, contents, layout),
+    )
 
 
 FORMATS: dict[str, Format] = {
@@ -70,6 +83,45 @@ FORMATS: dict[str, Format] = {
         kohya.recognises_lycoris,
         kohya.read,
         kohya.write_lycoris,
+    ),
+    "inlay-bitfit": Format(
+        "inlay's own file of BitFit, for `inlay merge`; LyCORIS' files can hold it too",
+        "updates",
+        ".safetensors",
+        bitfit_file.recognises,
+        bitfit_file.read,
+        bitfit_file.write,
+    ),
+    "inlay-hypernetwork": Format(
+        "inlay's own file of a hypernetwork",
+        "hypernetwork",
+        ".safetensors",
+        a1111_hypernetwork.recognises_inlay,
+        lambda path, _: a1111_hypernetwork.read_inlay(path),
+        lambda path, contents, _: a1111_hypernetwork.write_inlay(path, contents),
+    ),
+    "a1111-hypernetwork": Format(
+        "hypernetwork for A1111 and Forge, by `<hypernet:NAME:1>`",
+        "hypernetwork",
+        ".pt",
+        a1111_hypernetwork.recognises_a1111,
+        lambda path, _: a1111_hypernetwork.read_a1111(path),
+        lambda path, contents, _: a1111_hypernetwork.write_a1111(path, contents),
+    ),
+    "inlay-embedding": _embedding("inlay's own file of a new word; diffusers reads it too", ".safetensors", "inlay"),
+    "diffusers-embedding": _embedding(
+        "new words for diffusers' `load_textual_inversion`, A1111 and ComfyUI", ".safetensors", "diffusers"
+    ),
+    "a1111-embedding": _embedding("new word for A1111, Forge, ComfyUI and diffusers", ".pt", "a1111"),
+    "webui-embedding": _embedding(
+        "new word as `emb_params`, for A1111, Forge and ComfyUI; the file's name is the word",
+        ".safetensors",
+        "emb_params",
+    ),
+    "sdxl-embedding": _embedding(
+        "new word of Stable Diffusion XL, for A1111, Forge and ComfyUI; the file's name is the word",
+        ".safetensors",
+        "sdxl",
     ),
 }
 """Every format by the name that `--format` takes."""
