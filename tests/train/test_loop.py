@@ -1,5 +1,6 @@
 """The loop on a net of six weights: no pictures, no diffusion model."""
 
+import copy
 import json
 import math
 import os
@@ -118,6 +119,28 @@ def test_the_schedule_is_applied(tmp_path):
     toy = Toy(tmp_path / "run", schedule={"name": "linear", "warmup_steps": 2})
     toy.run()
     assert [entry["learning_rate"] for entry in toy.trace()] == pytest.approx([0.05, 0.1, 0.1, 0.075, 0.05, 0.025])
+
+
+def test_parameters_have_rates_of_their_own(tmp_path):
+    rates = {"weight": 0.1, "bias": 0.3}
+    toy = Toy(tmp_path / "run", schedule={"name": "linear"}, clip_norm=None)
+    toy.net = nn.Linear(3, 2)
+    expected = copy.deepcopy(toy.net)
+    parameters = dict(toy.net.named_parameters())
+    toy.loop = Loop(toy.settings, parameters, rates, 0, 8, toy.directory, ACCELERATOR, "toy")
+    toy.run()
+    trained, toy.net = toy.net, expected
+    groups = [{"params": [parameter], "lr": rates[name]} for name, parameter in expected.named_parameters()]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 6)
+    for step in range(6):
+        optimizer.zero_grad()
+        toy.losses(step, slice(0, 4)).mean().backward()
+        optimizer.step()
+        schedule.step()
+    for name, parameter in expected.named_parameters():
+        torch.testing.assert_close(dict(trained.named_parameters())[name], parameter)
+    assert toy.trace()[0]["learning_rate"] == 0.1
 
 
 def test_previews_and_validation_see_the_average_and_training_does_not(tmp_path):

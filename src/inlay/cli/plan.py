@@ -106,6 +106,8 @@ def _print_settings(config: JobConfig, plan: Plan) -> None:
     )
     terminal = ", zero terminal SNR" if effective.zero_terminal_snr else ""
     low, high = effective.weight_range
+    each = [f"{method.learning_rate:g}" for method in plan.methods]
+    rates = " + ".join(each if len(set(each)) > 1 else each[:1])
     rows = [
         ("base", plan.base),
         ("method", " + ".join(method.name for method in plan.methods)),
@@ -115,7 +117,7 @@ def _print_settings(config: JobConfig, plan: Plan) -> None:
         ("loss weight", f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"),
         ("budget", budget),
         ("batch", batch),
-        ("learning rate", f"{effective.learning_rate:g}, {train.schedule.name}"),
+        ("learning rate", f"{rates}, {train.schedule.name}"),
         ("precision", train.precision + (", gradient checkpointing" if train.gradient_checkpointing else "")),
     ]
     print_table(["setting", "as it acts"], rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -115,8 +115,24 @@ class JobConfig(Settings, ABC):
 
     @property
     @abstractmethod
+    def learning_rates(self) -> tuple[float, ...]:
+        """The learning rate of each method as it is used."""
+
+    @property
     def learning_rate(self) -> float:
-        """The learning rate as it is used."""
+        """The learning rate of the first method."""
+        return self.learning_rates[0]
+
+    @model_validator(mode="after")
+    def _a_rate_for_each(self) -> Self:
+        stated = self.train.learning_rate
+        if isinstance(stated, tuple) and len(stated) != len(self.methods):
+            names = ", ".join(method.name for method in self.methods)
+            raise ValueError(
+                f"train.learning_rate={list(stated)}: {len(stated)} rates for {len(self.methods)} methods ({names}); "
+                "give one for all, or one for each"
+            )
+        return self
 
     def decisive(self) -> JobConfig:
         """Return a copy in which the settings of output, previews and logging, which change no weights, are blank."""
@@ -150,8 +166,11 @@ class RunConfig(JobConfig):
         return None
 
     @property
-    def learning_rate(self) -> float:
-        return self.train.learning_rate or self.method.learning_rate
+    def learning_rates(self) -> tuple[float, ...]:
+        stated = self.train.learning_rate
+        if isinstance(stated, tuple):
+            return stated
+        return tuple(stated or method.learning_rate for method in self.methods)
 
     @model_validator(mode="after")
     def _stack_can_be_saved(self) -> RunConfig:
@@ -188,5 +207,6 @@ class PretrainConfig(JobConfig):
         return self.denoiser.config()
 
     @property
-    def learning_rate(self) -> float:
-        return self.train.learning_rate or 1e-4
+    def learning_rates(self) -> tuple[float, ...]:
+        stated = self.train.learning_rate
+        return stated if isinstance(stated, tuple) else (stated or 1e-4,)

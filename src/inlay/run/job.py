@@ -187,6 +187,7 @@ class Job:
             for index, attachment in enumerate(self.attachments)
             for name, parameter in attachment.parameters().items()
         }
+        self.learning_rates = {name: config.learning_rates[int(name.partition(".")[0])] for name in self.parameters}
         self.adaptive = AdaptiveObjective(self.diffusion, self.parameters, accelerator, config.train.precision)
         for part in tuned:
             self.base.components[part].train()
@@ -221,7 +222,7 @@ class Job:
         loop = Loop(
             config.train,
             self.parameters,
-            config.learning_rate,
+            self.learning_rates,
             config.seed,
             self.dataset.images_per_epoch,
             directory,

@@ -75,6 +75,7 @@ class MethodPlan:
     """The parts of the base whose output it changes."""
     trainable_parameters: int
     trainable_tensors: int
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def make_plan(config: JobConfig) -> Plan:
         },
         trainable_parameters=trainable,
         trainable_percent=100 * trainable / total,
-        methods=tuple(_method(attachment) for attachment in attachments),
+        methods=tuple(map(_method, attachments, config.learning_rates)),
         blocks=_groups(_block, base_counts, trained),
         kinds=_groups(_kind, base_counts, trained),
         effective=Effective(
@@ -296,10 +297,11 @@ def _trained(attachments: Sequence[Attachment], base: StableDiffusion, names: Ma
     return trained
 
 
-def _method(attachment: Attachment) -> MethodPlan:
+def _method(attachment: Attachment, learning_rate: float) -> MethodPlan:
     parameters: Iterable[nn.Parameter] = attachment.parameters().values()
     sizes = [parameter.numel() for parameter in parameters]
-    return MethodPlan(attachment.method.name, tuple(sorted(attachment.components)), sum(sizes), len(sizes))  # pyright: ignore[reportAttributeAccessIssue]
+    parts = tuple(sorted(attachment.components))
+    return MethodPlan(attachment.method.name, parts, sum(sizes), len(sizes), learning_rate)
 
 
 def _block(name: str) -> str:

@@ -81,7 +81,7 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
         loop = Loop(
             short.train,
             job.parameters,
-            config.learning_rate,
+            job.learning_rates,
             config.seed,
             few.images_per_epoch,
             Path(folder),

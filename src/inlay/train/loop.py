@@ -108,7 +108,7 @@ class Loop:
         self,
         settings: TrainSettings,
         parameters: dict[str, nn.Parameter],
-        learning_rate: float,
+        learning_rate: float | Mapping[str, float],
         seed: int,
         images_per_epoch: int,
         directory: Path,
@@ -122,7 +122,7 @@ class Loop:
         Args:
             settings: the train section.
             parameters: what to train, by name, on its device, float32.
-            learning_rate: before the schedule.
+            learning_rate: before the schedule; of all parameters, or of each by its name. The first is reported.
             seed: the run's seed.
             images_per_epoch: pictures in an epoch.
             directory: the run directory; trace and checkpoints go there.
@@ -137,7 +137,12 @@ class Loop:
         """
         self.settings = settings
         self.parameters = parameters
-        self.learning_rate = learning_rate
+        rates = learning_rate if isinstance(learning_rate, Mapping) else dict.fromkeys(parameters, learning_rate)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            groups.setdefault(rates[name], []).append(parameter)
+        self.learning_rate = next(iter(groups))
+        self._shares = [rate / self.learning_rate for rate in groups]
         self.seed = seed
         self.directory = directory
         self.trace_path = directory / "trace.jsonl"
@@ -149,8 +154,7 @@ class Loop:
         self.micro_batch = settings.micro_batch(accelerator.num_processes)
         optimizer = settings.optimizer
         self.optimizer = torch.optim.AdamW(
-            list(parameters.values()),
-            lr=learning_rate,
+            [{"params": group, "lr": rate} for rate, group in groups.items()],
             betas=optimizer.betas,
             eps=optimizer.eps,
             weight_decay=optimizer.weight_decay,
@@ -234,7 +238,7 @@ class Loop:
 
         Args:
             step: optimizer steps done before.
-            rate: the learning rate.
+            rate: the learning rate of the first parameter; others keep their ratio to it.
             losses: as in :meth:`run`.
             names: as in :meth:`run`.
 
@@ -279,8 +283,8 @@ class Loop:
             for optimizer in self._optimizers():
                 optimizer.zero_grad(set_to_none=True)
             raise self._not_finite(step, loss, each, names(step, slice(0, settings.batch_size)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self.optimizer.param_groups, self._shares, strict=True):
+            group["lr"] = rate * share
         for optimizer in self._optimizers():
             self.scaler.step(optimizer)
         self.scaler.update()

@@ -47,8 +47,11 @@ class TrainSettings(Settings):
     spread."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Micro-batches into which each process cuts its share of a batch, to save memory."""
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """By default what the method recommends; see `inlay methods`."""
+    learning_rate: (
+        Annotated[float, Field(gt=0)] | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None
+    ) = None
+    """One for all methods, or a list: the method's, then one for each of the stack. By default what each method
+    recommends; see `inlay methods`."""
     schedule: LearningRateSchedule = LearningRateSchedule()
     """How the learning rate changes."""
     optimizer: AdamW = AdamW()
