@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inlay.methods import Adapter, BitFit, Full, Gated, Hypernetwork, Lora, Method, Prefix, TextualInversion
+from inlay.methods import Adapter, BitFit, Full, Gated, Hypernetwork, Lora, Method, Prefix, TextualInversion, TLora
 
 VARIANTS: dict[str, list[Method]] = {
     "adapter": [
@@ -56,6 +56,11 @@ VARIANTS: dict[str, list[Method]] = {
         TextualInversion(token="<pip>", std=0.1),
         TextualInversion(token="<grown>", vectors=3, grow_at=(10,), init="dog"),
     ],
+    "tlora": [
+        TLora(rank=4, min_rank=1),
+        TLora(rank=3, attention="cross", seed=5),
+        TLora(rank=2, min_rank=0, timesteps=950),
+    ],
 }
 """The first of each method, and the second where it is an adapter, also stand in stacks."""
 
@@ -66,6 +71,7 @@ REFUSED: list[tuple[Method, str]] = [
     (Full(parameters="attn9"), r"method.parameters='attn9' is found in no name .* of unet; names look like conv_in"),
     (Full(components=("unet", "text_encoder"), parameters="attn2"), "no name of a frozen parameter of text_encoder"),
     (TextualInversion(vectors=76), r"method.vectors=76: a prompt has room for 75 tokens"),
+    (TLora(rank=33), r"method.rank=33: .*attn1.to_q has 32 inputs and 32 outputs, so at most 32 orthogonal ranks"),
     (Lora(targets=("to_q", "to_z")), r"ends in 'to_z'; layers end in: .*conv_in.*to_out.0, to_q"),
     (Lora(targets="to_q"), r"neither a preset \(attention, .*\) nor an expression .* such as conv_in"),
 ]

@@ -11,6 +11,7 @@ from inlay.methods.hypernetwork import Hypernetwork
 from inlay.methods.lora import Lora
 from inlay.methods.prefix import Prefix
 from inlay.methods.textual_inversion import TextualInversion
+from inlay.methods.tlora import TLora
 
 METHODS: dict[str, type[Method]] = {
     "adapter": Adapter,
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "lora": Lora,
     "prefix": Prefix,
     "textual_inversion": TextualInversion,
+    "tlora": TLora,
 }
 """Every method by the name it has in a run file. Command line, run files, plans and contract tests read this table."""
 
@@ -35,5 +37,6 @@ __all__ = [
     "Lora",
     "Method",
     "Prefix",
+    "TLora",
     "TextualInversion",
 ]
