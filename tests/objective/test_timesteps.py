@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.objective.path import Path, rescale_zero_terminal_snr, scaled_linear_alphas_cumprod
-from inlay.objective.timesteps import Laplace, LogitNormal, LossSecondMoment, Mode, Shifted, Uniform
+from inlay.objective.timesteps import Laplace, LogitNormal, LossSecondMoment, Mode, Shifted, Uniform, Within
 
 SD = Path.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 ZERO = Path.from_alphas_cumprod(rescale_zero_terminal_snr(scaled_linear_alphas_cumprod()))
 FLOW = Path.rectified_flow()
-SAMPLERS = (Uniform(), LogitNormal(), Mode(), Shifted(), Laplace(), LossSecondMoment())
+SAMPLERS = (Uniform(), LogitNormal(), Mode(), Shifted(), Laplace(), LossSecondMoment(), Within(start=0.1, end=0.35))
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 
 
@@ -52,6 +52,17 @@ def test_uniform_covers_every_timestep_equally():
     counts = torch.bincount(many(Uniform(), count=400_000), minlength=1000)
     # 400 expected with a standard deviation of 20; six of them either way.
     assert 280 < int(counts.min()) <= int(counts.max()) < 520
+
+
+def test_within_draws_from_its_part_only_and_evenly():
+    t = many(Within(start=0.1, end=0.3))
+    assert (int(t.min()), int(t.max())) == (100, 299)
+    assert share(t, 100, 150) == pytest.approx(0.25, abs=0.01)
+    assert set(many(Within(start=0.2, end=0.2001)).tolist()) == {200}
+    assert set(many(Within(start=0.2001, end=0.2002)).tolist()) == {200}
+    assert torch.equal(many(Within()), many(Uniform()))
+    with pytest.raises(ValueError, match=r"start=0.3 must lie below end=0.2"):
+        Within(start=0.3, end=0.2)
 
 
 def test_logit_normal_quartiles():

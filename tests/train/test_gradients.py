@@ -40,7 +40,7 @@ def compared(toy, patterns=(), numbers=10**6):
 
 
 def measured(toy, chosen, bins=4, samples=8, draw=0):
-    return bin_gradients(toy, chosen, bins, samples, draw, ACCELERATOR, "fp32")
+    return bin_gradients(toy, chosen, bins, samples, samples, draw, ACCELERATOR, "fp32")
 
 
 def test_gradients_are_those_of_backward_and_leave_its_alone():
@@ -51,10 +51,22 @@ def test_gradients_are_those_of_backward_and_leave_its_alone():
     assert toy.net[0].weight.grad is marker
     assert gradients.shape == (4, 21)
     for index, (timesteps, seed, number) in enumerate(list(toy.asked)):
-        assert number == index
+        assert number == 0
         assert bool((timesteps // 25 == index).all())
         toy.net.zero_grad()
         toy.errors(timesteps, seed, number).mean().backward()
+        expected = torch.cat([parameter.grad.reshape(-1) for parameter in toy.net.parameters()])
+        torch.testing.assert_close(gradients[index], expected)
+
+
+def test_pictures_that_go_through_in_parts_add_up():
+    toy = Toy()
+    gradients = bin_gradients(toy, compared(toy), 4, 8, 3, 0, ACCELERATOR, "fp32")
+    asked = list(toy.asked)
+    assert [len(timesteps) for timesteps, _, _ in asked] == [3, 3, 2] * 4
+    for index in range(4):
+        toy.net.zero_grad()
+        torch.cat([toy.errors(*each) for each in asked[3 * index : 3 * index + 3]]).mean().backward()
         expected = torch.cat([parameter.grad.reshape(-1) for parameter in toy.net.parameters()])
         torch.testing.assert_close(gradients[index], expected)
 
@@ -124,6 +136,6 @@ class Two:
 def test_processes_share_the_bins():
     toy = Toy()
     whole = measured(toy, compared(toy))
-    parts = [bin_gradients(toy, compared(toy), 4, 8, 0, Two(index), "fp32") for index in range(2)]
+    parts = [bin_gradients(toy, compared(toy), 4, 8, 8, 0, Two(index), "fp32") for index in range(2)]
     assert torch.equal(parts[0] + parts[1], whole)
     assert all(bool((part.abs().sum(1) > 0).sum() == 2) for part in parts)

@@ -11,7 +11,7 @@ import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inlay.settings import Settings
 
@@ -63,6 +63,30 @@ class Uniform(_Sampler):
     def quantile(self, uniform: Tensor, path: Path) -> Tensor:
         """Return floor(u T)."""
         return _timestep(uniform, path)
+
+
+class Within(_Sampler):
+    """Only the timesteps of one part of the path, each equally often; the others are not trained."""
+
+    name: Literal["within"] = "within"
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Level at which the part begins."""
+    end: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Level at which it ends, itself not included."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Within:
+        if self.start >= self.end:
+            raise ValueError(f"start={self.start} must lie below end={self.end}")
+        return self
+
+    def quantile(self, uniform: Tensor, path: Path) -> Tensor:
+        """Return a timestep of ceil(start T) ... ceil(end T) - 1, or floor(start T) where there is none."""
+        # Rounded, so that 0.1 of 1000 timesteps are 100 whatever the last bits of 0.1 are.
+        first, end = (math.ceil(round(level * path.timesteps, 6)) for level in (self.start, self.end))
+        if first == end:
+            first -= 1
+        return (first + uniform * (end - first)).long().clamp(max=end - 1)
 
 
 class LogitNormal(_Sampler):
@@ -152,7 +176,7 @@ class LossSecondMoment(_Sampler):
 
 
 TimestepSampling = Annotated[
-    Uniform | LogitNormal | Mode | Shifted | Laplace | LossSecondMoment, Field(discriminator="name")
+    Uniform | Within | LogitNormal | Mode | Shifted | Laplace | LossSecondMoment, Field(discriminator="name")
 ]
 
 

@@ -52,7 +52,14 @@ class AdaptiveObjective:
             return
         scheme = self._multitask.settings
         gradients = bin_gradients(
-            self._diffusion, self._compared, scheme.bins, scheme.samples, step, self._accelerator, self._precision
+            self._diffusion,
+            self._compared,
+            scheme.bins,
+            scheme.samples,
+            scheme.samples,
+            step,
+            self._accelerator,
+            self._precision,
         )
         self._multitask.solve(gradients @ gradients.T)
 

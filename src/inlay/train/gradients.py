@@ -79,6 +79,7 @@ def bin_gradients(
     compared: Compared,
     bins: int,
     samples: int,
+    at_once: int,
     draw: int,
     accelerator: Accelerator,
     precision: Precision,
@@ -93,6 +94,7 @@ def bin_gradients(
         compared: which numbers.
         bins: K, equal parts of the path.
         samples: pictures a bin.
+        at_once: how many of them go through the denoiser together.
         draw: number of this measurement; another one sees other pictures.
         accelerator: of the run.
         precision: of the run.
@@ -108,9 +110,10 @@ def bin_gradients(
         generator = stream(diffusion.seed, "bin timesteps", draw, index)
         timesteps = draw_in_bin(generator, index, bins, samples, diffusion.path.timesteps)
         torch.manual_seed(derive(diffusion.seed, "bin dropout", draw, index))
-        with autocast(accelerator.device, precision):
-            errors = diffusion.errors(timesteps, derive(diffusion.seed, "bin pictures", draw), index)
-        gradients[index] = compared.gradient(errors.mean())
+        for number, part in enumerate(timesteps.split(at_once)):
+            with autocast(accelerator.device, precision):
+                errors = diffusion.errors(part, derive(diffusion.seed, "bin pictures", draw, index), number)
+            gradients[index] += compared.gradient(errors.sum() / samples)
     if accelerator.num_processes > 1:
         reduced = accelerator.reduce(gradients, "sum")
         assert isinstance(reduced, Tensor)

@@ -1,0 +1,101 @@
+"""Pictures of the analyses of objectives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inlay.artifacts.files import write_atomically
+from inlay.objective.multitask import SOLVERS
+from inlay.run.pareto import OTHER_DRAW
+
+COLOURS = ("#1f4e96", "#c2571a", "#2f8f57", "#8b4aa3", "#b8912a", "#3aa0b5", "#a33a4a", "#6b7280", "#5a7d1f", "#d16ba5")
+
+
+def draw_conflict(record: dict[str, Any], path: Path) -> Path:
+    """Draw the cosines between the bins' gradients, and every bin's change after training on one bin or on all.
+
+    Args:
+        record: of :func:`inlay.run.conflict.analyze_conflict`.
+        path: where to write a PNG.
+    """
+    from matplotlib.figure import Figure
+
+    edges = record["edges"]
+    middles = (np.array(edges[:-1]) + np.array(edges[1:])) / 2
+    figure = Figure(figsize=(12, 4.8), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    image = left.imshow(
+        record["cosines"], vmin=-1, vmax=1, cmap="RdBu_r", origin="lower", extent=(0, edges[-1], 0, edges[-1])
+    )
+    figure.colorbar(image, ax=left, label="cosine between gradients")
+    left.set_xlabel("timestep (0: clean)")
+    left.set_ylabel("timestep")
+    right.axhline(0, color="#8a8f98", linewidth=0.8)
+    for number, (name, change) in enumerate(record["changes"].items()):
+        colour = "#202020" if name == "uniform" else COLOURS[(number - 1) % len(COLOURS)]
+        label = "all timesteps"
+        if name != "uniform":
+            first, end = edges[int(name)], edges[int(name) + 1]
+            label = f"{first} to {end}"
+            right.axvspan(first, end, color=colour, alpha=0.12)
+        right.errorbar(
+            middles,
+            100 * np.array(change["relative_change"]),
+            yerr=100 * np.array(change["standard_error"]),
+            color=colour,
+            linestyle="--" if name == "uniform" else "-",
+            marker="o",
+            markersize=3,
+            linewidth=1.4,
+            capsize=2,
+            label=label,
+        )
+    right.set_xlabel("timestep (0: clean)")
+    right.set_ylabel("change of the loss, %")
+    right.set_title(f"after {record['steps']} steps on", fontsize=10)
+    right.grid(alpha=0.25)
+    right.legend(frameon=False)
+    return write_atomically(path, lambda place: figure.savefig(place, format="png"))
+
+
+def draw_pareto(record: dict[str, Any], path: Path) -> Path:
+    """Draw the objective of every weighting over lambda with its spread, and the optimal weights of every draw.
+
+    Args:
+        record: of :func:`inlay.run.pareto.analyze_pareto`.
+        path: where to write a PNG.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.8), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for number, (name, values) in enumerate(record["objective"].items()):
+        array = np.array(values)
+        mean, spread = array.mean(1), array.std(1, ddof=1)
+        optimised = name in SOLVERS or name == OTHER_DRAW
+        colour = COLOURS[number % len(COLOURS)]
+        style = "--" if optimised else "-"
+        left.plot(record["lambdas"], mean, style, color=colour, linewidth=2.2 if optimised else 1.3, label=name)
+        left.fill_between(record["lambdas"], np.maximum(mean - spread, 1e-12), mean + spread, color=colour, alpha=0.12)
+    left.set_xscale("log")
+    left.set_yscale("log")
+    left.set_xlabel("lambda, in mean squared gradients")
+    left.set_ylabel("objective, in mean squared gradients")
+    left.grid(alpha=0.25)
+    left.legend(frameon=False, fontsize=8, ncols=2)
+    middles = (np.array(record["edges"][:-1]) + np.array(record["edges"][1:])) / 2
+    row = len(record["lambdas"]) // 2
+    for draw, weights in enumerate(record["weights"]["ugd"][row]):
+        label = f"optimum of each of {record['draws']} draws" if draw == 0 else None
+        right.plot(middles, weights, color="#1f4e96", alpha=0.5, linewidth=1, label=label)
+    for name, colour in [("min_snr", "#c2571a"), ("plain", "#6b7280")]:
+        right.plot(middles, record["weights"][name], color=colour, linewidth=2, label=name)
+    right.set_xlabel("timestep (0: clean)")
+    right.set_ylabel("share of the weight")
+    right.set_title(f"lambda {record['lambdas'][row]:g}", fontsize=10)
+    right.grid(alpha=0.25)
+    right.legend(frameon=False)
+    return write_atomically(path, lambda place: figure.savefig(place, format="png"))

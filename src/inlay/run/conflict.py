@@ -1,0 +1,138 @@
+"""Do timesteps help or hurt each other? Train on one part of the path and measure the loss on every other.
+
+Source: Hang et al. 2023, arXiv 2303.09556, section 3.2 and figure 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from inlay.errors import ConfigError
+from inlay.objective.live import LiveObjective, draw_in_bin
+from inlay.objective.multitask import cosines
+from inlay.objective.timesteps import TimestepSampling, Uniform, Within
+from inlay.randomness import derive, stream
+from inlay.run.analysis import bin_edges, gram_matrix, measured_job, record_head
+from inlay.run.config import JobConfig
+from inlay.run.job import Job, Reporter
+from inlay.run.record import now
+from inlay.train.loop import Loop
+
+
+def analyze_conflict(
+    config: JobConfig, reporter: Reporter, bins: int, trained_bins: Sequence[int], samples: int
+) -> dict[str, Any]:
+    """Fine-tune on single timestep bins and on all, each time from the same weights; measure every bin's change.
+
+    Args:
+        config: the job; its method trains, for `train.steps`, with the plain loss.
+        reporter: told how it goes.
+        bins: equal parts of the path.
+        trained_bins: which of them to train on, counted from 0.
+        samples: pictures by which a bin's loss and gradient are measured; the same noise before and after.
+
+    Returns:
+        The record, JSON-ready. ``changes`` holds, for `uniform` and for each bin, the change of every bin's mean loss
+        relative to the loss before, and its standard error over the samples.
+
+    Raises:
+        ConfigError: there are no such bins, or the run has no number of steps.
+        InlayError: as :func:`inlay.run.job.execute`.
+    """
+    wrong = [index for index in trained_bins if not 0 <= index < bins]
+    if wrong or len(set(trained_bins)) != len(trained_bins):
+        raise ConfigError(f"bins to train on: {list(trained_bins)}; must be different numbers from 0 to {bins - 1}")
+    if config.train.steps is None:
+        raise ConfigError("train.steps: must be set, so that every bin is trained equally long")
+    started = now()
+    with measured_job(config, reporter) as job:
+        edges = bin_edges(job, bins)
+        timesteps = job.diffusion.path.timesteps
+        reporter.phase(f"measuring the gradients of {bins} timestep bins")
+        gram = gram_matrix(job, bins, samples, draw=0)
+        before = _losses(job, bins, samples)
+        first = {name: parameter.detach().clone() for name, parameter in job.parameters.items()}
+        samplings: dict[str, TimestepSampling] = {"uniform": Uniform()}
+        for index in trained_bins:
+            samplings[str(index)] = Within(start=edges[index] / timesteps, end=edges[index + 1] / timesteps)
+        changes = {}
+        for number, (name, sampling) in enumerate(samplings.items()):
+            what = "all timesteps" if name == "uniform" else f"timesteps {edges[int(name)]} to {edges[int(name) + 1]}"
+            reporter.phase(f"training on {what} ({number + 1} of {len(samplings)})")
+            _train(job, sampling, reporter)
+            differences = _losses(job, bins, samples) - before
+            means = before.mean(1)
+            changes[name] = {
+                "relative_change": (differences.mean(1) / means).tolist(),
+                "standard_error": (differences.std(1, ddof=1) / np.sqrt(samples) / means).tolist(),
+            }
+            with torch.no_grad():
+                for parameter_name, parameter in job.parameters.items():
+                    parameter.copy_(first[parameter_name])
+        return {
+            **record_head("conflict", config, job, started),
+            "bins": bins,
+            "edges": edges,
+            "samples": samples,
+            "steps": config.train.steps,
+            "loss_before": before.mean(1).tolist(),
+            "cosines": cosines(gram.numpy()).tolist(),
+            "changes": changes,
+        }
+
+
+def conclusion(record: dict[str, Any]) -> list[str]:
+    """Return a sentence for each bin that was trained on: what it did to itself, its neighbours and the rest."""
+    said = []
+    for name, change in record["changes"].items():
+        values, errors = change["relative_change"], change["standard_error"]
+        better = sum(value < -2 * error for value, error in zip(values, errors, strict=True))
+        worse = sum(value > 2 * error for value, error in zip(values, errors, strict=True))
+        counts = f"{better} bins got better, {worse} worse, {record['bins'] - better - worse} neither beyond 2 errors"
+        if name == "uniform":
+            said.append(f"trained on all timesteps: {counts}")
+            continue
+        index, edges = int(name), record["edges"]
+        own = f"its own loss changed by {100 * values[index]:+.2f} %"
+        said.append(f"trained on {edges[index]} to {edges[index + 1]}: {own}; {counts}")
+    return said
+
+
+def _train(job: Job, sampling: TimestepSampling, reporter: Reporter) -> None:
+    diffusion = job.diffusion
+    plain = diffusion.objective.model_copy(update={"timesteps": sampling})
+    usual, diffusion.live = diffusion.live, LiveObjective(plain, diffusion.path, diffusion.seed, job.base.device)
+    with TemporaryDirectory(prefix="inlay-analysis-") as folder:
+        loop = Loop(
+            job.config.train,
+            job.parameters,
+            job.learning_rates,
+            job.config.seed,
+            job.dataset.images_per_epoch,
+            Path(folder),
+            job.accelerator,
+            "conflict",
+        )
+        loop.run(job.losses(), job.names, reporter.step, lambda step: None, lambda: None)
+    diffusion.live = usual
+
+
+@torch.no_grad()
+def _losses(job: Job, bins: int, samples: int) -> np.ndarray:
+    """Return the plain losses of every bin's samples, float64 [bins, samples]; always of the same ones."""
+    seed, diffusion = job.config.seed, job.diffusion
+    rows = []
+    with job.base.evaluating(), job.autocast():
+        for index in range(bins):
+            generator = stream(seed, "conflict timesteps", index)
+            timesteps = draw_in_bin(generator, index, bins, samples, diffusion.path.timesteps)
+            parts = timesteps.split(job.config.train.micro_batch(job.accelerator.num_processes))
+            of_bin = derive(seed, "conflict pictures", index)
+            rows.append(torch.cat([diffusion.errors(part, of_bin, number) for number, part in enumerate(parts)]))
+    return torch.stack(rows).double().cpu().numpy()
