@@ -83,7 +83,9 @@ def test_given_pictures_carry_the_class_prompt_and_are_no_more_than_asked_for(fo
 
 
 def test_a_missing_class_folder_is_named_by_its_key(folder):
-    with pytest.raises(DataError, match=r"^data\.prior\.source: there is no folder .*picture; did you mean .*pictures\?"):
+    with pytest.raises(
+        DataError, match=r"^data\.prior\.source: there is no folder .*picture; did you mean .*pictures\?"
+    ):
         given_pictures(section(folder, {"source": str(folder.parent / "picture")}), 16)
 
 

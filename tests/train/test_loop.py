@@ -23,7 +23,7 @@ FILES = [f"{index}.png" for index in range(4)]
 class Toy:
     """Fit y = A x on drawn points; the batch of a step follows from the step."""
 
-    def __init__(self, directory, run_hash="toy", images_per_epoch=8, **settings):
+    def __init__(self, directory, run_hash="toy", images_per_epoch=8, terms=None, **settings):
         torch.manual_seed(0)
         self.net = nn.Linear(3, 2, bias=False)
         self.settings = TrainSettings(**{"steps": 6, "batch_size": 4, "checkpoint_every": None, **settings})
@@ -38,7 +38,10 @@ class Toy:
             directory,
             ACCELERATOR,
             run_hash,
+            terms,
         )
+        self.minimised = [self.losses]
+        self.names = lambda step, part: FILES[part]
         self.factor = lambda step, part: torch.ones(4)[part]
         self.seen = []
         self.states = []
@@ -53,8 +56,8 @@ class Toy:
 
     def run(self):
         return self.loop.run(
-            [self.losses],
-            lambda step, part: FILES[part],
+            self.minimised,
+            self.names,
             self.states.append,
             lambda step: self.after(step),
             lambda: self.validation(),
@@ -259,3 +262,45 @@ def test_a_validation_loss_that_is_not_finite_is_null(tmp_path):
     toy.validation = lambda: math.inf
     toy.run()
     assert toy.trace()[0]["validation_loss"] is None
+
+
+def two_terms(toy):
+    """Return the toy's losses, and others of the same net that pull elsewhere."""
+
+    def other(step, part):
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1000 + step))[part]
+        return (toy.net(x) + 1).square().mean(1)
+
+    return toy.losses, other
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_weighted_sum_of_terms(tmp_path, apart, accumulate):
+    toy = Toy(tmp_path / "run", terms={"first": 1.0, "second": 0.25}, accumulate=accumulate)
+    first, second = two_terms(toy)
+    toy.minimised = (
+        [first, second] if apart else [lambda step, part: torch.stack([first(step, part), second(step, part)])]
+    )
+    toy.run()
+    by_hand = Toy(tmp_path / "hand")
+    first, second = two_terms(by_hand)
+    optimizer = torch.optim.AdamW(by_hand.net.parameters(), lr=0.1, weight_decay=1e-2, fused=True)
+    for step, entry in enumerate(toy.trace()):
+        optimizer.zero_grad()
+        one, other = first(step, slice(0, 4)).mean(), second(step, slice(0, 4)).mean()
+        (one + 0.25 * other).backward()
+        torch.nn.utils.clip_grad_norm_(by_hand.net.parameters(), 1.0)
+        optimizer.step()
+        told = [entry[name] for name in ("first", "second", "loss")]
+        assert told == pytest.approx([one.item(), other.item(), (one + 0.25 * other).item()], rel=1e-5)
+    torch.testing.assert_close(toy.weight, by_hand.weight)
+
+
+def test_a_term_that_is_not_finite_names_its_own_files(tmp_path):
+    toy = Toy(tmp_path / "run", terms={"first": 1.0, "second": 1.0})
+    bad = torch.tensor([1, 1, 1, math.inf])
+    toy.minimised = [toy.losses, lambda step, part: toy.losses(step, part) * bad[part]]
+    toy.names = lambda step, part: [*FILES[part], *(f"class {name}" for name in FILES[part])]
+    with pytest.raises(TrainingError, match=r"the loss at step 1 is not finite, for class 3\.png; the weights"):
+        toy.run()
