@@ -183,9 +183,9 @@ class MultiTask(_OnPrediction):
     """Which algorithm solves the problem."""
     every: Annotated[int, Field(ge=1)] = 500
     """Optimizer steps between computations; the first is before the first step."""
-    bins: Annotated[int, Field(ge=2)] = 20
+    bins: Annotated[int, Field(ge=2)] = 10
     """Equal parts of the path; timesteps of one part share a weight."""
-    samples: Annotated[int, Field(ge=1)] = 16
+    samples: Annotated[int, Field(ge=1)] = 8
     """Pictures from which a bin's gradient is measured, all in one pass: they must fit the memory of a training step
     with as many."""
     regularisation: Annotated[float, Field(gt=0)] = 0.05

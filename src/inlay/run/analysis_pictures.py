@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from inlay.artifacts.files import write_atomically
-from inlay.objective.multitask import SOLVERS
 from inlay.run.pareto import OTHER_DRAW
 
 COLOURS = ("#1f4e96", "#c2571a", "#2f8f57", "#8b4aa3", "#b8912a", "#3aa0b5", "#a33a4a", "#6b7280", "#5a7d1f", "#d16ba5")
+OPTIMISED = {"ugd": ("#202020", "--"), "frank_wolfe": ("#202020", ":"), OTHER_DRAW: ("#8a8f98", "--")}
+"""Colour and stroke of the weightings that are solutions rather than formulas."""
+SPREAD_SHOWN = ("plain", "min_snr", "ugd", OTHER_DRAW)
+"""Bands of all of them would hide each other; the record has the rest."""
 
 
 def draw_conflict(record: dict[str, Any], path: Path) -> Path:
@@ -75,11 +78,11 @@ def draw_pareto(record: dict[str, Any], path: Path) -> Path:
     for number, (name, values) in enumerate(record["objective"].items()):
         array = np.array(values)
         mean, spread = array.mean(1), array.std(1, ddof=1)
-        optimised = name in SOLVERS or name == OTHER_DRAW
-        colour = COLOURS[number % len(COLOURS)]
-        style = "--" if optimised else "-"
-        left.plot(record["lambdas"], mean, style, color=colour, linewidth=2.2 if optimised else 1.3, label=name)
-        left.fill_between(record["lambdas"], np.maximum(mean - spread, 1e-12), mean + spread, color=colour, alpha=0.12)
+        colour, style = OPTIMISED.get(name, (COLOURS[number % len(COLOURS)], "-"))
+        left.plot(record["lambdas"], mean, style, color=colour, linewidth=2 if name in OPTIMISED else 1.3, label=name)
+        if name in SPREAD_SHOWN:
+            low = np.maximum(mean - spread, mean / 100)  # the axis is logarithmic
+            left.fill_between(record["lambdas"], low, mean + spread, color=colour, alpha=0.15, linewidth=0)
     left.set_xscale("log")
     left.set_yscale("log")
     left.set_xlabel("lambda, in mean squared gradients")
