@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inlay.errors import TargetError
+from inlay.errors import ArtifactError, TargetError
 from inlay.methods.contract import Attachment, Method, pick
 
 if TYPE_CHECKING:
@@ -204,16 +204,17 @@ class TextualInversionAttachment(Attachment):
         """Take over saved vectors, fewer where the run ended before all had joined; see :meth:`Attachment.load`."""
         import torch
 
-        token, vectors = self.method.token, self.method.vectors
-        fits = token in state and state[token].shape[1:] == self._vectors.shape[1:]
+        token, count = self.method.token, self.method.vectors
+        fits = state.keys() == {token} and state[token].shape[1:] == self._vectors.shape[1:]
         joined = len(state[token]) if fits else 0
-        fewest = vectors - len(self.method.grow_at)
-        if fewest <= joined < vectors:
-            rest = self._initial[joined:].to(state[token].device)
-            super().load({**state, token: torch.cat([state[token].float(), rest])})
-        else:
+        before, self._active = self._active, count
+        if count - len(self.method.grow_at) <= joined < count:
+            state = {token: torch.cat([state[token].float().to(self._initial.device), self._initial[joined:]])}
+        try:
             super().load(state)
-            joined = vectors
+        except ArtifactError:
+            self._active = before
+            raise
         self._active = joined
 
 
