@@ -124,7 +124,7 @@ FORMATS: dict[str, Format] = {
         "sdxl",
     ),
 }
-"""Every format by the name that `--format` takes."""
+"""Every format by the name that `--format` takes. Of those with the same contents, inlay's own comes first."""
 
 
 def recognise(path: Path, formats: Mapping[str, Format] = FORMATS) -> str:

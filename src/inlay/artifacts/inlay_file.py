@@ -1,8 +1,8 @@
 """Updates of layers in inlay's own files: tensors under the layer's name, `unet.<path>.<tensor>`.
 
 LoRA is as in diffusers' files. LoHa and LoKr have PEFT's names, which are LyCORIS': `hada_w1_a`, `lokr_w1`; full
-differences are `diff` and `diff_b`. What `inlay tune` has saved says rank and alpha in `inlay.method`; files of
-imported updates, whose layers may differ, hold an `alpha` for each layer and say `inlay.format: updates`.
+differences are `diff` and `diff_b`. What `inlay tune` has saved says rank and alpha in the header, under `peft_config`;
+files of imported updates, whose layers may differ, hold an `alpha` for each layer and say `inlay.format: updates`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from inlay.artifacts.diffusers_lora import HEADER, PARTS, header, name_tensors, 
 from inlay.artifacts.files import write_tensors
 from inlay.artifacts.forms import ALPHA, alpha_tensor, assemble, disassemble, is_tensor_name
 from inlay.artifacts.layers import Kronecker, LowRank, Scaled, Update, Updates, magnitude_axis
+from inlay.artifacts.peft_config import stated_alpha
 from inlay.artifacts.state import carried, glance, read_state
 from inlay.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+PEFT_CONFIG = "peft_config"
+"""Where the header of a tuned LoHa or LoKr has PEFT's settings of each part."""
 METHODS = ("lora", "loha", "lokr")
 """Tuning methods whose result is updates of layers."""
 UPDATES = {"inlay.format": "updates"}
@@ -36,7 +39,7 @@ def recognises(path: Path) -> bool:
     if not path.is_file():
         return False
     _, metadata = glance(path)
-    return metadata.get("inlay.format") == "updates" or _method(metadata).get("name") in METHODS
+    return metadata.get("inlay.format") == "updates" or _json(metadata, "inlay.method").get("name") in METHODS
 
 
 def read(path: Path, blueprints: Sequence[Blueprint]) -> Updates:
@@ -61,12 +64,12 @@ def read(path: Path, blueprints: Sequence[Blueprint]) -> Updates:
     if unknown:
         raise ArtifactError(f"{path}: not tensors of LoRA, LoHa, LoKr or full differences: {some(unknown)}")
     layers: dict[str, Update] = dict(read_layers(lora, metadata, str(path)))
-    method = {} if imported else _method(metadata)
-    facts = {} if method.get("alpha") is None else {"alpha": float(method["alpha"])}
-    ranks = json.loads(metadata.get(RANKS, "{}"))
+    configs, ranks = _json(metadata, PEFT_CONFIG), _json(metadata, RANKS)
     for layer, named in others.items():
-        update = assemble(named, f"{path}: {layer}", **facts)
-        rank = ranks.get(layer, method.get("rank"))
+        part, _, inside = layer.partition(".")
+        config = configs.get(part)
+        update = assemble(named, f"{path}: {layer}", **({"alpha": stated_alpha(config, inside)} if config else {}))
+        rank = config["r"] if config else ranks.get(layer)
         if isinstance(update, Kronecker) and update.whole and rank is not None:
             update = replace(update, stated_rank=rank)
         layers[layer] = update
@@ -75,8 +78,8 @@ def read(path: Path, blueprints: Sequence[Blueprint]) -> Updates:
 
 
 def write(path: Path, updates: Updates, blueprints: Sequence[Blueprint]) -> Path:
-    """Write a file: as `inlay tune` would where the header has an `inlay.method`, else one of imported updates."""
-    tuned = "inlay.method" in updates.metadata
+    """Write a file: as `inlay tune` would where the header has the settings of `lora`, else one of imported updates."""
+    tuned = _json(updates.metadata, "inlay.method").get("name") == "lora"
     plain: dict[str, LowRank] = {}
     tensors: dict[str, Tensor] = {}
     for layer, update in updates.layers.items():
@@ -119,9 +122,10 @@ def _as_diffusers(update: LowRank) -> bool:
     return magnitude_axis(update.magnitude, (update.up.shape[0], *update.down.shape[1:])) == 0
 
 
-def _method(metadata: Mapping[str, str]) -> dict[str, Any]:
+def _json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    """Return a field of a header, empty where it is absent or broken."""
     try:
-        method = json.loads(metadata.get("inlay.method", "{}"))
+        value = json.loads(metadata.get(key, "{}"))
     except ValueError:
         return {}
-    return method if isinstance(method, dict) else {}
+    return value if isinstance(value, dict) else {}

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from inlay.artifacts.blueprint import Blueprint
@@ -78,7 +79,8 @@ def kohya_metadata(
     if kept.get("inlay.trigger"):
         metadata["modelspec.trigger_phrase"] = kept["inlay.trigger"]
     if "ss_training_finished_at" in kept:
-        metadata["modelspec.date"] = kept["ss_training_finished_at"]
+        finished = datetime.fromtimestamp(float(kept["ss_training_finished_at"]), UTC)
+        metadata["modelspec.date"] = finished.isoformat(timespec="seconds")
     return metadata
 
 

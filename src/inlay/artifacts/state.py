@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-NOT_CARRIED = ("format", "lora_adapter_metadata", "inlay.format", "inlay.method", "modelspec.hash_sha256")
+NOT_CARRIED = (
+    *("format", "lora_adapter_metadata", "peft_config", "modelspec.hash_sha256"),
+    *("inlay.format", "inlay.method", "inlay.stated_ranks"),
+)
 """Fields of a header that are true of one file only, or of one format."""
 
 

@@ -25,6 +25,8 @@ VERBS = {
     "tune": ("inlay.cli.tune", "Tune a model on your pictures."),
     "sample": ("inlay.cli.sample", "Draw pictures with a tuned model."),
     "pretrain": ("inlay.cli.pretrain", "Train a model from scratch."),
+    "export": ("inlay.cli.export", "Write an adapter in the format of another program."),
+    "import": ("inlay.cli.import_", "Take over an adapter file of another program."),
     "analyze": ("inlay.cli.analyze", "Draw conflicts between timesteps, and how near weightings are to the optimum."),
     "methods": ("inlay.cli.methods", "List the tuning methods, or the settings of one."),
     "doctor": ("inlay.cli.doctor", "Check this machine and this installation; say what is missing."),
