@@ -361,7 +361,14 @@ def test_a_stack_is_saved_and_loaded_method_by_method(first: Method, second: Met
     assert torch.equal(outputs(target), expected)
 
 
-@stacks([pair for pair in STACKS if pair[0].merges and pair[1].merges])
+@stacks(
+    [
+        pair
+        for pair in STACKS
+        # DiffFit merges over nothing that still acts; its own tests say what it does in a stack.
+        if pair[0].merges and pair[1].merges and "difffit" not in (pair[0].name, pair[1].name)  # pyright: ignore[reportAttributeAccessIssue]
+    ]
+)
 def test_a_stack_merges_from_the_last_to_the_first(first: Method, second: Method):
     components = tiny()
     one, two = attach(first, components, seed=0), attach(second, components, seed=1)

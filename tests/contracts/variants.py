@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from inlay.methods import Adapter, BitFit, Full, Gated, Hypernetwork, Lora, Method, Prefix, TextualInversion, TLora
+from inlay.methods import (
+    Adapter,
+    BitFit,
+    DiffFit,
+    Full,
+    Gated,
+    Hypernetwork,
+    Lora,
+    Method,
+    Prefix,
+    TextualInversion,
+    TLora,
+)
 
 VARIANTS: dict[str, list[Method]] = {
     "adapter": [
@@ -17,6 +29,10 @@ VARIANTS: dict[str, list[Method]] = {
         BitFit(scope="all", norms=True),
         BitFit(scope="transformers"),
         BitFit(scope="attention"),
+    ],
+    "difffit": [
+        DiffFit(),
+        DiffFit(scope="attention"),
     ],
     "full": [
         Full(parameters=r"attn2\.to_[kv]"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inlay.methods.adapter import Adapter
 from inlay.methods.bitfit import BitFit
 from inlay.methods.contract import Attachment, Method
+from inlay.methods.difffit import DiffFit
 from inlay.methods.full import Full
 from inlay.methods.gated import Gated
 from inlay.methods.hypernetwork import Hypernetwork
@@ -16,6 +17,7 @@ from inlay.methods.tlora import TLora
 METHODS: dict[str, type[Method]] = {
     "adapter": Adapter,
     "bitfit": BitFit,
+    "difffit": DiffFit,
     "full": Full,
     "gated": Gated,
     "hypernetwork": Hypernetwork,
@@ -31,6 +33,7 @@ __all__ = [
     "Adapter",
     "Attachment",
     "BitFit",
+    "DiffFit",
     "Full",
     "Gated",
     "Hypernetwork",

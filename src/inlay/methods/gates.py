@@ -1,4 +1,4 @@
-"""Gates of a transformer block: numbers between 0 and 1 that its input decides (arXiv 2110.07577, section 3.2)."""
+"""Gates of a transformer block: numbers between 0 and 1 that its input decides (arXiv 2110.07577)."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class RankMask(Tap):
 
 
 def rank_mask(timestep: Tensor, rank: int, min_rank: int, timesteps: int) -> Tensor:
-    """Return float32 [B, rank]: ones for the first r(t) ranks (arXiv 2507.05964, section 3.2).
+    """Return float32 [B, rank]: ones for the first r(t) ranks (arXiv 2507.05964).
 
     r(t) = floor((rank - min_rank) (T - t) / T) + min_rank, for timesteps t [B].
     """
