@@ -28,6 +28,7 @@ VERBS = {
     "export": ("inlay.cli.export", "Write an adapter in the format of another program."),
     "import": ("inlay.cli.import_", "Take over an adapter file of another program."),
     "analyze": ("inlay.cli.analyze", "Draw conflicts between timesteps, and how near weightings are to the optimum."),
+    "tokens": ("inlay.cli.tokens", "Find rare words of a model's vocabulary, to name a subject by."),
     "methods": ("inlay.cli.methods", "List the tuning methods, or the settings of one."),
     "doctor": ("inlay.cli.doctor", "Check this machine and this installation; say what is missing."),
 }
