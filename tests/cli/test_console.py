@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from inlay.cli.console import emit_json, human_bytes, human_count, human_seconds, print_table
+from inlay.cli.console import chart, emit_json, human_bytes, human_count, human_seconds, print_table
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,14 @@ def test_json_refuses_what_json_does_not_have(capsys):
     assert json.loads(capsys.readouterr().out) == {"a": [1, None]}
     with pytest.raises(ValueError, match="not JSON compliant"):
         emit_json({"a": float("nan")})
+
+
+def test_a_chart_has_a_column_a_value_in_eighths_of_a_row():
+    assert chart([4, 2, 1, 0], height=2) == ["█   ", "██▄ "]
+    assert chart([8, 0.01, 0], height=1) == ["█▁ "]  # what is not 0 can be seen
+
+
+def test_a_charts_columns_are_means_of_their_values():
+    assert chart([0, 8, 2, 2, 4, 4], width=3, height=1) == ["█▄█"]
+    rows = chart([1.0] * 1000)
+    assert rows == ["█" * 64] * 5

@@ -165,7 +165,7 @@ class LossSecondMoment(_Sampler):
     history: Annotated[int, Field(ge=1)] = 10
     """Latest losses that are remembered of each bin."""
     bins: Annotated[int, Field(ge=1)] = 100
-    """Equal parts of the path that share their losses; the publication has one a timestep, which takes some 25,000
+    """Equal parts of the path that share their losses; the publication has one a timestep, which takes about 23,000
     pictures to fill."""
     uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.001
     """Share of the draws that stays uniform, so that no timestep is forgotten."""
