@@ -142,10 +142,14 @@ def loras(updates: Updates, what: str, source: str) -> dict[str, LowRank]:
             refused.append(f"{layer} is a convolution's LoRA with a core (Tucker form)")
         elif update.magnitude is not None and not _by_output(update):
             refused.append(f"{layer} has a DoRA magnitude for each input, not for each output")
-        elif update.magnitude is None and layer.partition(".")[0] in with_magnitude:
-            refused.append(f"{layer} has no DoRA magnitudes while other layers of the same part have")
         else:
             layers[layer] = update
+    if not refused:
+        refused = [
+            f"{layer} has no DoRA magnitudes while other layers of the same part have"
+            for layer, update in layers.items()
+            if update.magnitude is None and layer.partition(".")[0] in with_magnitude
+        ]
     if refused:
         raise ArtifactError(f"{source}: {what} cannot hold this: {some(refused)}")
     return layers

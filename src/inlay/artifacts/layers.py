@@ -66,7 +66,8 @@ class Update(ABC):
             return weight + strength * delta
         whole = weight + delta
         axis = magnitude_axis(self.magnitude, tuple(weight.shape))
-        norms = whole.norm(dim=[other for other in range(whole.dim()) if other != axis], keepdim=True)
+        others = [other for other in range(whole.dim()) if other != axis]
+        norms = torch.linalg.vector_norm(whole, dim=others, keepdim=True)
         return weight + strength * (self.magnitude.to(norms) * whole / norms - weight)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -187,17 +187,25 @@ def _part_files(
         layers, settings = peft_settings(kronecker, own, source)
         general |= settings
     tensors = {
-        f"{PREFIX}{inside}.{ending}": value
+        f"{_peft_name(part, inside)}.{ending}": value
         for inside, update in layers.items()
         for ending, value in disassemble(update).items()
     }
     return tensors, {**general, **describe(part, layers)}
 
 
+def _peft_name(part: str, inside: str) -> str:
+    """Return a layer's name to PEFT, which is that in the model: transformers 5's CLIPTextModel has no `text_model`.
+
+    Its CLIPTextModelWithProjection, the second text encoder of Stable Diffusion XL, has it still.
+    """
+    return PREFIX + (inside.removeprefix("text_model.") if part == "text_encoder" else inside)
+
+
 def _lora_tensors(part: str, layers: Mapping[str, LowRank]) -> dict[str, Tensor]:
     tensors = {}
     for layer, update in layers.items():
-        name = PREFIX + layer.removeprefix(f"{part}.")
+        name = _peft_name(part, layer.removeprefix(f"{part}."))
         tensors[f"{name}.lora_A.weight"] = update.down
         tensors[f"{name}.lora_B.weight"] = update.up
         if update.magnitude is not None:
