@@ -113,7 +113,7 @@ def _refuse_what_no_lora_holds(
     if (isinstance(update, Difference) and update.bias is not None) or len(shape) == 1:
         raise ArtifactError(
             f"{source.name}: a LoRA has no place for its change of {name}, a bias or a norm; merge it into a base: "
-            "--base MODEL, and --out names a directory"
+            "--base MODEL, and --output names a directory"
         )
     if update.magnitude is not None and weights is None:
         raise ArtifactError(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inlay.artifacts.blueprint import file_name, some
+from inlay.artifacts.formats import FORMATS
 from inlay.artifacts.layers import Updates
 from inlay.artifacts.lowrank import Product, total_error, truncate
 from inlay.artifacts.merge import as_update
 from inlay.base.stable_diffusion import StableDiffusion
 from inlay.errors import ConfigError
-from inlay.run.weights import weighted_layers
+from inlay.run.weights import base_name, blueprints_of, check_format, load_whole, refuse_existing, weighted_layers
 
 DECISIVE = {
     "unet": ("attention_head_dim", "num_attention_heads", "act_fn", "norm_num_groups", "norm_eps"),
@@ -53,6 +56,41 @@ class Extraction:
         return outside / whole if whole else 0.0
 
 
+def extract_to_file(
+    tuned: str,
+    original: str,
+    output: Path,
+    rank: int | None = None,
+    energy: float | None = None,
+    format_name: str = "diffusers",
+    progress: Callable[[int, int], None] | None = None,
+) -> Extraction:
+    """Write the LoRA that leads from ``original`` towards ``tuned``; see :func:`extract`.
+
+    Args:
+        tuned: a model as run files name it, or a run directory.
+        original: the same.
+        output: a new file.
+        rank: of every layer.
+        energy: instead of a rank.
+        format_name: a key of FORMATS.
+        progress: told (layers done, in all).
+
+    Raises:
+        InlayError: a model is not found, they are of different architectures, or something is at `output` already.
+    """
+    check_format(format_name)
+    refuse_existing(output)
+    found = extract(load_whole(tuned), load_whole(original), rank, energy, progress)
+    facts = {
+        "inlay.extracted_from": json.dumps({"tuned": Path(tuned).name, "original": Path(original).name}),
+        "inlay.extracted_by": f"energy {energy:g}" if rank is None else f"rank {rank}",
+        "inlay.base": base_name(original),
+    }
+    FORMATS[format_name].write(output, replace(found.updates, metadata=facts), blueprints_of(original))
+    return found
+
+
 def extract(
     tuned: StableDiffusion,
     original: StableDiffusion,
@@ -73,10 +111,10 @@ def extract(
         ConfigError: the architectures differ, the models do not, or only where a LoRA has no place.
     """
     refuse_differing(tuned, original)
-    theirs = weighted_layers(original)
+    theirs = weighted_layers(original.components)
     matrices = {
         name: (layer, theirs[name])
-        for name, layer in weighted_layers(tuned).items()
+        for name, layer in weighted_layers(tuned.components).items()
         if isinstance(layer, (nn.Linear, nn.Conv2d))
     }
     products: dict[str, Product] = {}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from inlay.artifacts.blueprint import Blueprint, file_name, layer_shapes
+from inlay.artifacts.blueprint import Blueprint, file_name
+from inlay.artifacts.formats import FORMATS
 from inlay.base.settings import BaseSettings
 from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.errors import ConfigError
-from inlay.run.directory import RUN_FILE, load_run
+from inlay.methods import merge_all
+from inlay.run.blueprints import base_blueprint
+from inlay.run.directory import RUN_FILE, load_run, read_config
 
 
 def load_whole(target: str | Path) -> StableDiffusion:
@@ -23,24 +27,28 @@ def load_whole(target: str | Path) -> StableDiffusion:
     if not (Path(target) / RUN_FILE).is_file():
         return load_base(BaseSettings(model=str(target)))
     base, attachments = load_run(Path(target))
-    for attachment in reversed(attachments):
-        attachment.merge()
+    merge_all(attachments)
     return base
 
 
-def weighted_layers(base: StableDiffusion) -> dict[str, Any]:
+def weighted_layers(components: Mapping[str, nn.Module]) -> dict[str, Any]:
     """Return the layers of denoiser and text encoder that have a weight, by their names in files."""
     return {
         file_name(part, name): layer
         for part in ("unet", "text_encoder")
-        for name, layer in base.components[part].named_modules()
+        for name, layer in components[part].named_modules()
         if isinstance(getattr(layer, "weight", None), nn.Parameter)
     }
 
 
-def blueprint_of(base: StableDiffusion) -> Blueprint:
-    """Return the layers of a loaded base, for the writers of files."""
-    return Blueprint(base.name, layer_shapes(base.components))
+def base_name(target: str | Path) -> str:
+    """Return the base as run files name it: a run's own, or the name itself."""
+    return read_config(Path(target)).base.model if (Path(target) / RUN_FILE).is_file() else str(target)
+
+
+def blueprints_of(target: str | Path) -> list[Blueprint]:
+    """Return what writers of files need to know of the model that :func:`load_whole` returns."""
+    return [base_blueprint(BaseSettings(model=base_name(target)))]
 
 
 def refuse_existing(path: Path) -> None:
@@ -50,4 +58,16 @@ def refuse_existing(path: Path) -> None:
         ConfigError: files are never replaced without being asked.
     """
     if path.exists() or path.is_symlink():
-        raise ConfigError(f"--out {path}: exists already; give another name, or remove it first")
+        raise ConfigError(f"--output {path}: exists already; give another name, or remove it first")
+
+
+def check_format(name: str) -> None:
+    """Refuse a format that holds no updates of layers in one file.
+
+    Raises:
+        ConfigError: with those that do.
+    """
+    allowed = [one for one, form in FORMATS.items() if form.contents == "updates" and form.suffix]
+    allowed.remove("inlay-bitfit")
+    if name not in allowed:
+        raise ConfigError(f"--format {name}: allowed here: {', '.join(allowed)}")

@@ -1,0 +1,181 @@
+"""What lies at a path: files of any format, runs and whole models."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from inlay.artifacts.a1111_hypernetwork import HypernetworkFile
+from inlay.artifacts.blueprint import Blueprint, file_name
+from inlay.artifacts.embeddings import Embeddings
+from inlay.artifacts.formats import FORMATS, recognise
+from inlay.artifacts.inspection import (
+    TEXT_WIDTHS,
+    Inspection,
+    Strength,
+    differences,
+    of_embeddings,
+    of_hypernetwork,
+    of_tensors,
+    of_updates,
+)
+from inlay.artifacts.layers import Updates
+from inlay.artifacts.state import glance, read_state
+from inlay.base.architecture import read_architecture
+from inlay.base.locate import CONFIGS, locate, weight_files
+from inlay.base.settings import BaseSettings
+from inlay.base.stable_diffusion import PARTS, StableDiffusion
+from inlay.errors import ArtifactError, ConfigError
+from inlay.run.blueprints import candidates
+from inlay.run.directory import PIPELINE, RUN_FILE
+from inlay.run.extract import refuse_differing
+from inlay.run.merge import files_of
+from inlay.run.record import read_record
+from inlay.run.weights import load_whole
+
+CHECKPOINT = "model.diffusion_model."
+"""How names in whole checkpoints of the original layout begin."""
+ORIGINAL = {"model": "unet", "first_stage_model": "vae", "cond_stage_model": "text_encoder"}
+"""Parts of a model by the first word of their names there."""
+PRECISIONS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
+"""What safetensors' headers call the precisions of torch."""
+
+
+def inspect(target: Path, base: str | None = None) -> list[Inspection]:
+    """Return what is in a file, in each file of a run, or in a model.
+
+    Args:
+        target: a file of any format, a run directory, or a model's directory.
+        base: the model to hold it against, as run files name it.
+
+    Raises:
+        ConfigError: there is nothing, or the run has not finished.
+        ArtifactError: a file is broken, or does not fit the base.
+    """
+    if not target.exists():
+        raise ConfigError(f"{target}: no such file or directory")
+    loaded = None if base is None else load_whole(base)
+    if (target / RUN_FILE).is_file():
+        record = read_record(target)
+        if record is not None and record["files"] == [PIPELINE]:
+            return [_model(target / PIPELINE, loaded)]
+        return [_file(path, base, loaded) for path in files_of(target)]
+    if (target / CONFIGS["vae"]).is_file():
+        return [_model(target, loaded)]
+    return [_file(target, base, loaded)]
+
+
+def _file(path: Path, base: str | None, loaded: StableDiffusion | None) -> Inspection:
+    names, header = glance(path) if path.is_file() else ([], {})
+    if any(name.startswith(CHECKPOINT) for name in names):
+        return _model(path, loaded)
+    blank = Inspection(path, _size(path), "", "", (), {})
+    tensors = None if loaded is None else _tensors(loaded)
+    try:
+        name = recognise(path)
+    except ArtifactError as error:
+        if not names:
+            raise
+        return _unknown(replace(blank, format="tensors under names"), str(error), header)
+    blank = replace(blank, format=name)
+    blueprints: Sequence[Blueprint] = []
+    if FORMATS[name].contents == "updates":
+        blueprints = candidates(base, header)
+    try:
+        contents = FORMATS[name].read(path, blueprints)
+    except ArtifactError as error:
+        if base is not None or not names:
+            raise
+        return _unknown(blank, str(error), header)
+    match contents:
+        case Updates():
+            return of_updates(blank, contents, blueprints, tensors)
+        case HypernetworkFile():
+            return of_hypernetwork(blank, contents, header)
+        case Embeddings():
+            return of_embeddings(blank, contents, tensors)
+    raise ArtifactError(f"{path}: holds {FORMATS[name].contents}, which cannot be inspected")
+
+
+def _unknown(blank: Inspection, reason: str, header: dict[str, str]) -> Inspection:
+    """Return what can be said of named tensors that no format explains, and why none does."""
+    tensors, _ = read_state(blank.path)
+    own = "inlay.method" in header
+    found = of_tensors(blank, tensors, header)
+    return replace(found, format="inlay", notes=()) if own else replace(found, notes=(reason,))
+
+
+def _model(path: Path, loaded: StableDiffusion | None) -> Inspection:
+    """Return what is in a whole model; held against a base, how far each layer is from it.
+
+    Raises:
+        ConfigError: the base is of another architecture.
+    """
+    settings = BaseSettings(model=str(path))
+    files = [path] if path.is_file() else [file for part in PARTS for file in weight_files(path, part)]
+    precisions, parts = _stored(files)
+    blank = Inspection(
+        path,
+        _size(path),
+        "original checkpoint" if path.is_file() else "diffusers pipeline",
+        "whole model",
+        tuple(Strength(part, "whole", count, None) for part, count in parts.items()),
+        precisions,
+        fits=tuple(_families(settings)),
+    )
+    if loaded is None:
+        return blank
+    model = load_whole(path)
+    refuse_differing(model, loaded)
+    changed = differences(_tensors(model), _tensors(loaded))
+    layers = len({name.rpartition(".")[0] for name in _tensors(model)})
+    note = f"{len(changed)} of {layers} layers differ from {loaded.name}"
+    return replace(blank, strengths=changed, notes=(note,), measure="difference from the base")
+
+
+def _families(settings: BaseSettings) -> list[str]:
+    try:
+        architecture = read_architecture(settings, locate(settings, weights=False))
+    except ConfigError:  # of another family, or a checkpoint that does not say what it predicts
+        return []
+    width = architecture.text_shape[1]
+    return [TEXT_WIDTHS[width]] if width in TEXT_WIDTHS else []
+
+
+def _stored(files: Sequence[Path]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return parameters by precision, and by the part of a model, from the headers of safetensors files alone."""
+    precisions: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                    stored = file.get_slice(name)
+                    count, precision = math.prod(stored.get_shape()), str(stored.get_dtype())
+                    precisions[PRECISIONS.get(precision, precision)] += count
+                    parts[ORIGINAL.get(name.partition(".")[0], path.parent.name)] += count
+        except SafetensorError as error:
+            raise ArtifactError(f"{path}: not a safetensors file: {error}") from None
+    return dict(precisions), dict(parts)
+
+
+def _tensors(base: StableDiffusion) -> dict[str, Tensor]:
+    """Return a model's weights and biases by their names in files."""
+    found = {}
+    for part, module in base.components.items():
+        for name, parameter in module.named_parameters():
+            layer, _, kind = name.rpartition(".")
+            found[f"{file_name(part, layer)}.{kind}"] = parameter.detach()
+    return found
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
