@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from inlay.base.stable_diffusion import StableDiffusion
 
 
+PIXELS_DECODED = 2**18
+"""Pixels that the autoencoder decodes in one call: one picture of 512 x 512. It works in float32 at the pictures' own
+size, and would else need more memory than the denoiser, which the pictures pass together."""
+
+
+def decoded_together(size: tuple[int, int]) -> int:
+    """Return how many pictures of a size (height, width) in pixels are decoded in one call."""
+    return max(1, PIXELS_DECODED // (size[0] * size[1]))
+
+
 def sampler_config(base: StableDiffusion) -> dict:
     """Return the configuration of the DPM-Solver++ scheduler (order 2, arXiv 2211.01095) that belongs to a base.
 
@@ -93,7 +103,9 @@ def sample(
                 latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
                 if progress is not None:
                     progress(number * steps + call + 1, len(chunks) * steps)
-            pictures.append(to_uint8(base.decode(latents)))
+            height, width = (side * base.architecture.downscale for side in latents.shape[-2:])
+            parts = latents.split(decoded_together((height, width)))
+            pictures += [to_uint8(base.decode(part)) for part in parts]
     return torch.cat(pictures)
 
 

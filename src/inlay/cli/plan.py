@@ -100,10 +100,20 @@ def _print_settings(config: JobConfig, plan: Plan) -> None:
         budget += f", {effective.epochs:.4g} epochs"
     if train.minutes is not None:
         budget = f"{train.minutes:g} minutes" + ("" if effective.steps is None else f" or {budget}")
+    classes = []
+    if data.prior is not None:
+        prior = data.prior
+        count = "not examined"
+        if prior.pictures is not None:
+            parts = {"given": prior.given, "kept from earlier runs": prior.kept, "to be drawn": prior.to_draw}
+            count = f"{prior.pictures:,}: " + ", ".join(
+                f"{number:,} {what}" for what, number in parts.items() if number
+            )
+        classes = [("class pictures", f"{prior.prompt!r}: {count}"), ("prior weight", f"{prior.weight:g}")]
     channels, height, width = effective.latent_shape
-    batch = f"{train.batch_size}" + (
-        f" in {train.accumulate} micro-batches of {effective.micro_batch_images}" if train.accumulate > 1 else ""
-    )
+    batch = f"{train.batch_size}" + (f" and {train.batch_size} class pictures" if data.prior is not None else "")
+    batch += ", one kind after the other" if config.data.prior_apart else ""
+    batch += f" in {train.accumulate} micro-batches of {effective.micro_batch_images}" if train.accumulate > 1 else ""
     terminal = ", zero terminal SNR" if effective.zero_terminal_snr else ""
     low, high = effective.weight_range
     each = [f"{method.learning_rate:g}" for method in plan.methods]
@@ -112,6 +122,7 @@ def _print_settings(config: JobConfig, plan: Plan) -> None:
         ("base", plan.base),
         ("method", " + ".join(method.name for method in plan.methods)),
         ("pictures", f"{data.source}: {pictures}"),
+        *classes,
         ("resolution", f"{effective.resolution_pixels} pixels, latents {channels} x {height} x {width}"),
         ("prediction", f"{effective.prediction}, {effective.timesteps} timesteps{terminal}"),
         ("loss weight", f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"),
@@ -194,6 +205,7 @@ def _print_work(plan: Plan) -> None:
         ("backward", work.backward_step_flops, "a step"),
         ("training", work.training_flops, "in all"),
         ("previews", work.preview_flops, "a round"),
+        ("class pictures", work.class_images_flops or None, "in all, once"),
     ]
     print_table(
         ["arithmetic", ">FLOPs", "for"],
@@ -209,6 +221,8 @@ def _print_disk(plan: Plan) -> None:
         ("cache of text states", disk.text_bytes),
         ("checkpoints", disk.checkpoints_bytes),
     ]
+    if plan.data.prior is not None:
+        rows.append(("class pictures", disk.class_images_bytes))
     print_table(["disk", ">size"], [(name, "unknown" if size is None else human_bytes(size)) for name, size in rows])
 
 
@@ -218,11 +232,16 @@ def _print_probe(plan: Plan, measured: Probe) -> None:
         ("speed", f"{human_count(measured.step_flops_per_second)}FLOP/s"),
         ("peak memory", f"{human_bytes(measured.peak_bytes)} (estimated {human_bytes(plan.memory.training_bytes)})"),
         ("encoding", human_seconds(measured.encoding_seconds)),
-        ("training", "unknown" if measured.training_seconds is None else human_seconds(measured.training_seconds)),
+        ("training", _seconds(measured.training_seconds)),
         ("previews", human_seconds(measured.previews_seconds)),
-        ("in all", "unknown" if measured.finish_seconds is None else human_seconds(measured.finish_seconds)),
+        *([("class pictures", _seconds(measured.class_images_seconds))] if plan.data.prior is not None else []),
+        ("in all", _seconds(measured.finish_seconds)),
     ]
     print_table(["two steps, measured", ">"], rows)
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else human_seconds(value)
 
 
 def _percent(value: float) -> str:

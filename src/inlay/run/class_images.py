@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from inlay.base.locate import Location, weight_files
 from inlay.base.sampling import initial_noise, sample, sampler_config, to_uint8
 from inlay.base.stable_diffusion import PARTS, StableDiffusion
 from inlay.data.dataset import Dataset
-from inlay.data.prior import RECIPE, DrawnPictures, Prior, class_images_directory, make_prior, to_draw
+from inlay.data.prior import RECIPE, DrawnPictures, Prior, class_images_directory, given_pictures, make_prior, to_draw
 from inlay.data.sources import Loaded
 from inlay.data.views import center_view, pixels
+from inlay.errors import DataError
 from inlay.randomness import derive
 from inlay.run.config import JobConfig
 from inlay.run.pictures import save_picture
@@ -152,8 +154,54 @@ def save_contact_sheet(prior: Prior, path: Path) -> Path:
     return save_picture(sheet, path)
 
 
-def kept_pictures(config: JobConfig, base: StableDiffusion, resolution: int, location: Location, count: int) -> int:
-    """Return how many of the first ``count`` class pictures an earlier run has left; for plans.
+@dataclass(frozen=True)
+class ClassImagesPlan:
+    """The class pictures of a run; counts are null where the given ones cannot be examined here."""
+
+    prompt: str
+    weight: float
+    """Factor on their mean loss."""
+    pictures: int | None
+    given: int | None
+    """The user's own."""
+    kept: int | None
+    """Drawn by an earlier run."""
+    to_draw: int | None
+    """Still to be drawn."""
+    missing: str | None
+    """Why the counts are null."""
+
+
+def plan_class_images(
+    config: JobConfig, base: StableDiffusion, resolution: int, location: Location
+) -> ClassImagesPlan | None:
+    """Return what a run would do about class pictures, None where it has none.
+
+    Args:
+        config: the job.
+        base: on the meta device.
+        resolution: side in pixels.
+        location: of the base.
+
+    Raises:
+        DataError: the given ones are there, but not as the section says.
+    """
+    prior = config.data.prior
+    if prior is None:
+        return None
+    try:
+        given = len(given_pictures(config.data, resolution).examples)
+    except DataError as error:
+        if prior.source is None or prior.source.startswith("tabletop:") or Path(prior.source).expanduser().exists():
+            raise
+        return ClassImagesPlan(prior.prompt, prior.weight, None, None, None, None, str(error))
+    count = to_draw(prior, given)
+    kept = _kept_pictures(config, base, resolution, location, count)
+    return ClassImagesPlan(prior.prompt, prior.weight, given + count, given, kept, count - kept, None)
+
+
+def _kept_pictures(config: JobConfig, base: StableDiffusion, resolution: int, location: Location, count: int) -> int:
+    """Return how many of the first ``count`` class pictures an earlier run has left.
 
     The base's weights are hashed only where pictures drawn with the same settings are kept at all.
     """

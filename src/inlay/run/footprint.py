@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from inlay.base.sampling import sample
+from inlay.base.sampling import decoded_together, sample
 from inlay.base.stable_diffusion import StableDiffusion
 from inlay.data.dataset import Dataset
 from inlay.methods import Attachment
+from inlay.run.class_images import DRAWN_TOGETHER, ClassImagesPlan
 from inlay.run.config import JobConfig
 from inlay.run.cost import Arithmetic, forward_cost, step_cost
 from inlay.run.machine import Machine
+from inlay.train.diffusion import PIXELS_AT_ONCE
 from inlay.train.precision import LOWERED
 
 DRAWN_AT_A_TIME = int(inspect.signature(sample).parameters["batch_size"].default)
@@ -77,6 +79,8 @@ class Work:
     """All steps; null when their number is not known."""
     preview_flops: int
     """One round of previews."""
+    class_images_flops: int | None
+    """Drawing the class pictures (`data.prior`) that are still missing; null when their number is not known."""
 
 
 def footprint(
@@ -85,6 +89,7 @@ def footprint(
     attachments: Sequence[Attachment],
     latent_shape: tuple[int, int, int],
     dataset: Dataset | None,
+    class_images: ClassImagesPlan | None,
     steps: int | None,
     machine: Machine,
 ) -> tuple[Memory, Work, int]:
@@ -96,6 +101,7 @@ def footprint(
         attachments: the attached methods.
         latent_shape: [C, h, w] of one picture.
         dataset: the pictures, None when they are not here.
+        class_images: the class pictures, None without.
         steps: optimizer steps, None when not known.
         machine: where it would run.
     """
@@ -104,7 +110,10 @@ def footprint(
     full = Arithmetic(None, machine.device != "cpu")  # the autoencoder's, always
     tuned = frozenset().union(*(attachment.components for attachment in attachments))
     owned = {id(p): p for attachment in attachments for p in attachment.parameters().values()}
-    micro_batch = train.batch_size // train.accumulate
+    # Class pictures double what a step shows: in the same pass through the denoiser, or in another.
+    shown = 2 if class_images is not None else 1
+    passes = 2 if config.data.prior_apart else 1
+    micro_batch = train.batch_size // train.accumulate * shown // passes
     costs = {
         checkpointing: step_cost(base, owned.values(), (micro_batch, *latent_shape), arithmetic, checkpointing)
         for checkpointing in (False, True)
@@ -114,28 +123,32 @@ def footprint(
 
     side = latent_shape[1] * base.architecture.downscale
     # As many as Diffusion.build_caches encodes together.
-    pictures = max(1, min(64, 64 * 256**2 // side**2 // 8)) if cached else micro_batch
-    if cached and dataset is not None:
-        pictures = min(pictures, len(dataset) + len(dataset.validation))
+    pictures = max(1, min(64, PIXELS_AT_ONCE // side**2)) if cached else micro_batch
+    if cached and dataset is not None and (class_images is None or class_images.pictures is not None):
+        most = len(dataset) + len(dataset.validation)
+        pictures = min(pictures, max(most, class_images.pictures or 0) if class_images is not None else most)
     encoded = forward_cost(base, full, lambda: base.vae.encode(torch.empty(pictures, 3, side, side)))
     tokens, width = base.architecture.text_shape
     captions = _captions(dataset)
-    texts = min(CAPTIONS_AT_A_TIME, captions + 1)
+    texts = min(CAPTIONS_AT_A_TIME, captions + shown)  # the empty one, and the class's, among them
     read = forward_cost(base, arithmetic, lambda: base.text_encoder(torch.zeros((texts, tokens), dtype=torch.int64))[0])
     prompts = len(config.preview.prompts) if config.preview.prompts else min(4, max(1, captions))
     drawn = prompts * config.preview.pictures
-    at_a_time = min(drawn, DRAWN_AT_A_TIME)
-    passes = 1 if config.preview.guidance == 1 else 2
+    to_draw = class_images.to_draw if class_images is not None else 0
+    at_a_time = max(min(drawn, DRAWN_AT_A_TIME), DRAWN_TOGETHER if to_draw != 0 else 0)
+    sides = 1 if config.preview.guidance == 1 else 2
     called = forward_cost(
         base,
         arithmetic,
         lambda: base.predict(
-            torch.empty(passes * at_a_time, *latent_shape),
-            torch.zeros(passes * at_a_time, dtype=torch.int64),
-            torch.empty(passes * at_a_time, tokens, width),
+            torch.empty(sides * at_a_time, *latent_shape),
+            torch.zeros(sides * at_a_time, dtype=torch.int64),
+            torch.empty(sides * at_a_time, tokens, width),
         ),
     )
-    decoded = forward_cost(base, full, lambda: base.vae.decode(torch.empty(at_a_time, *latent_shape)))
+    decoded_at_a_time = min(at_a_time, decoded_together((side, side)))
+    decoded = forward_cost(base, full, lambda: base.vae.decode(torch.empty(decoded_at_a_time, *latent_shape)))
+    picture_flops = config.preview.steps * called.flops // at_a_time + decoded.flops // decoded_at_a_time
 
     trained = sum(parameter.nbytes for parameter in owned.values())
     average = trained if train.ema else 0
@@ -180,8 +193,15 @@ def footprint(
         training_bytes_other=training[not train.gradient_checkpointing],
     )
     encode_picture = encoded.flops // pictures
-    forward = cost.forward_flops * train.accumulate + (0 if cached else encode_picture * train.batch_size)
-    backward = cost.backward_flops * train.accumulate
+    encoded_flops = 0 if cached else encode_picture * train.batch_size * shown
+    forward = cost.forward_flops * train.accumulate * passes + encoded_flops
+    backward = cost.backward_flops * train.accumulate * passes
+    drawing = 0
+    if config.data.prior is not None and to_draw is not None:
+        prior = config.data.prior
+        call = called.flops // (sides * at_a_time) * (1 if prior.guidance == 1 else 2)
+        whole_groups = -(-to_draw // DRAWN_TOGETHER) * DRAWN_TOGETHER
+        drawing = whole_groups * (prior.steps * call + decoded.flops // decoded_at_a_time)
     work = Work(
         forward_image_flops=cost.forward_flops // micro_batch,
         backward_image_flops=cost.backward_flops // micro_batch,
@@ -190,7 +210,8 @@ def footprint(
         forward_step_flops=forward,
         backward_step_flops=backward,
         training_flops=None if steps is None else steps * (forward + backward),
-        preview_flops=drawn * (config.preview.steps * called.flops + decoded.flops) // at_a_time,
+        preview_flops=drawn * picture_flops,
+        class_images_flops=None if to_draw is None else drawing,
     )
     return memory, work, read.result.element_size()
 

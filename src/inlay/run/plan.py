@@ -19,7 +19,8 @@ from inlay.errors import DataError
 from inlay.objective.effective import EffectiveWeights, effective_weights
 from inlay.objective.path import Path as NoisePath
 from inlay.run.attach import attach, introduce
-from inlay.run.check import check_objective, check_sizes, check_trackers
+from inlay.run.check import check_objective, check_sizes, check_trackers, overlong_note
+from inlay.run.class_images import ClassImagesPlan, plan_class_images
 from inlay.run.config import JobConfig
 from inlay.run.footprint import Memory, Work, footprint
 from inlay.run.machine import Machine, this_machine
@@ -54,6 +55,8 @@ KINDS = {
 }
 """What a parameter is part of, by the first of these words among the parts of its name."""
 
+PNG_SHARE = 0.6
+"""Size of a photograph as PNG over that of its pixels, about."""
 ORDER = ("text_encoder", "conv_in", "time_embedding", "down_blocks", "mid_block", "up_blocks")
 
 
@@ -90,6 +93,8 @@ class DataPlan:
     hash: str | None
     missing: str | None
     """Why the counts are null."""
+    prior: ClassImagesPlan | None
+    """The class pictures, where there is a section `data.prior`."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,12 @@ class Effective:
     latent_shape: tuple[int, int, int]
     text_shape: tuple[int, int]
     micro_batch_images: int
-    """Pictures that go through the denoiser together, in one process."""
+    """Pictures that go through the denoiser together, in one process; class pictures counted."""
     steps: int | None
     """Null when the clock or an unknown number of pictures ends the run."""
     epochs: float | None
     images: int | None
-    """Pictures seen, repetitions counted."""
+    """Pictures seen, repetitions counted; class pictures, as many again, not counted."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,8 @@ class Disk:
     """Cache of encoded pictures: null where they are not counted, 0 where they are encoded at every visit."""
     text_bytes: int | None
     """Cache of encoded captions, likewise."""
+    class_images_bytes: int | None
+    """Class pictures that the base draws, those of earlier runs counted; an estimate."""
     checkpoints_bytes: int
     """Those that are kept at a time."""
 
@@ -172,8 +179,6 @@ def make_plan(config: JobConfig) -> Plan:
         TargetError: a method addresses what the base does not have.
         DataError: the pictures are there, but not as the data section says.
     """
-    import torch
-
     from inlay.base.stable_diffusion import StableDiffusion
 
     location = locate(config.base, weights=False)
@@ -193,8 +198,8 @@ def make_plan(config: JobConfig) -> Plan:
         f"{part}.{n}": p.numel() for part, module in base.components.items() for n, p in module.named_parameters()
     }
     base_tensors = [p for module in base.components.values() for p in module.parameters()]
-    with torch.device("meta"):
-        attachments = attach(config.methods, base, config.seed)
+    class_images = plan_class_images(config, base, resolution, location)
+    attachments = attach(config.methods, base, config.seed)
     dataset, reason = _dataset(config.data, architecture, config.seed)
     tokenizer = tokenizer_here(config.base, location, architecture)
     prompts = Prompts(tokenizer, architecture.text_shape[0]) if tokenizer is not None else None
@@ -210,12 +215,16 @@ def make_plan(config: JobConfig) -> Plan:
     images = steps * config.train.batch_size if steps is not None else None
     side = resolution // architecture.downscale
     latent_shape = (int(architecture.vae["latent_channels"]), side, side)
-    memory, work, text_itemsize = footprint(config, base, attachments, latent_shape, dataset, steps, machine)
+    memory, work, text_itemsize = footprint(
+        config, base, attachments, latent_shape, dataset, class_images, steps, machine
+    )
     tuned = {"unet"}.union(*(attachment.components for attachment in attachments))
     trained = _trained(attachments, base, names)
     base_counts = {name: count for name, count in counts.items() if name.partition(".")[0] in tuned}
     trainable, total = sum(trained.values()), sum(base_counts.values())
     micro_batch = config.train.batch_size // config.train.accumulate
+    if class_images is not None and not config.data.prior_apart:
+        micro_batch *= 2
     return Plan(
         config_hash=config.content_hash(),
         base=config.base.model,
@@ -253,18 +262,22 @@ def make_plan(config: JobConfig) -> Plan:
             images_per_epoch=dataset.images_per_epoch if dataset else None,
             hash=dataset.hash if dataset else None,
             missing=reason,
+            prior=class_images,
         ),
         work=work,
         memory=memory,
         disk=Disk(
             result_bytes=_result_bytes(config, attachments, base_tensors),
-            latents_bytes=_latents_bytes(config.data, dataset, tuned, architecture),
-            text_bytes=_text_bytes(dataset, tuned, architecture, text_itemsize),
+            latents_bytes=_latents_bytes(config.data, dataset, class_images, tuned, architecture),
+            text_bytes=_text_bytes(dataset, class_images, tuned, architecture, text_itemsize),
+            class_images_bytes=_class_images_bytes(class_images, resolution),
             checkpoints_bytes=4 * trainable * (4 if config.train.ema else 3) * config.train.keep_checkpoints,
         ),
         machine=machine,
         fits=memory.peak_bytes <= machine.available_bytes,
-        warnings=tuple(_warnings(config, location, architecture, resolution, dataset, prompts, reason, machine)),
+        warnings=tuple(
+            _warnings(config, location, architecture, resolution, dataset, class_images, prompts, reason, machine)
+        ),
     )
 
 
@@ -354,26 +367,49 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     return 8 + -(-length // 8) * 8 + end  # eight bytes of length, the header padded to a multiple of eight
 
 
+def _class_images_bytes(class_images: ClassImagesPlan | None, resolution: int) -> int | None:
+    if class_images is None:
+        return 0
+    if class_images.kept is None or class_images.to_draw is None:
+        return None
+    return round((class_images.kept + class_images.to_draw) * 3 * resolution**2 * PNG_SHARE)
+
+
 def _latents_bytes(
-    settings: DataSettings, dataset: Dataset | None, tuned: set[str], architecture: Architecture
+    settings: DataSettings,
+    dataset: Dataset | None,
+    class_images: ClassImagesPlan | None,
+    tuned: set[str],
+    architecture: Architecture,
 ) -> int | None:
     if "vae" in tuned or settings.crop != "center":
         return 0
-    if dataset is None:
+    if dataset is None or (class_images is not None and class_images.pictures is None):
         return None
     held_out = [(example, center_view(example, dataset.size(example))) for example in dataset.validation]
     shown = [(example, view) for index, example in enumerate(dataset.examples) for view in dataset.views(index)]
     areas = {dataset.pixel_key(example, view): view.height * view.width for example, view in [*shown, *held_out]}
-    numbers = sum(areas.values()) // architecture.downscale**2 * int(architecture.vae["latent_channels"])
+    area = sum(areas.values())
+    if class_images is not None and class_images.pictures is not None:
+        area += class_images.pictures * dataset.resolution**2 * (2 if 0 < settings.horizontal_flip < 1 else 1)
+    numbers = area // architecture.downscale**2 * int(architecture.vae["latent_channels"])
     return numbers * 2 * 4  # mean and standard deviation in float32
 
 
-def _text_bytes(dataset: Dataset | None, tuned: set[str], architecture: Architecture, itemsize: int) -> int | None:
+def _text_bytes(
+    dataset: Dataset | None,
+    class_images: ClassImagesPlan | None,
+    tuned: set[str],
+    architecture: Architecture,
+    itemsize: int,
+) -> int | None:
     if "text_encoder" in tuned:
         return 0
     if dataset is None:
         return None
     captions = {"", *(example.caption for example in (*dataset.examples, *dataset.validation))}
+    if class_images is not None:
+        captions.add(class_images.prompt)
     tokens, width = architecture.text_shape
     return len(captions) * tokens * width * itemsize
 
@@ -384,6 +420,7 @@ def _warnings(
     architecture: Architecture,
     resolution: int,
     dataset: Dataset | None,
+    class_images: ClassImagesPlan | None,
     prompts: Prompts | None,
     reason: str | None,
     machine: Machine,
@@ -398,7 +435,9 @@ def _warnings(
     if dataset is not None:
         yield from dataset.notes
         if prompts is not None:
-            yield from _overlong(prompts, dataset)
+            yield from _overlong(prompts, dataset, class_images)
+    if class_images is not None and class_images.missing is not None:
+        yield f"the class pictures were not examined, so what depends on them is not counted: {class_images.missing}"
     if config.scratch is None and resolution != architecture.resolution:
         yield (
             f"data.resolution={resolution}, but the base was trained at {architecture.resolution} pixels; far from it "
@@ -410,13 +449,11 @@ def _warnings(
         yield f"train.precision=bf16 saves memory here but no time: {machine.name} computes bf16 slower than fp32"
 
 
-def _overlong(prompts: Prompts, dataset: Dataset) -> Iterable[str]:
+def _overlong(prompts: Prompts, dataset: Dataset, class_images: ClassImagesPlan | None) -> Iterable[str]:
     """Count the captions of which the text encoder would not see the end."""
     captions = list(dict.fromkeys(example.caption for example in dataset.examples))
+    captions += [class_images.prompt] if class_images is not None else []
     limit = prompts.length
     long = prompts.overlong(captions)
     if long:
-        yield (
-            f"{len(long):,} of {len(captions):,} captions are longer than the {limit} tokens that the text encoder "
-            f"reads, and lose their end; the first is {long[0][:60]!r}..."
-        )
+        yield overlong_note(captions, long, limit)

@@ -38,6 +38,8 @@ class Probe:
     """Estimate for the run; null when the number of steps is not known."""
     previews_seconds: float
     """Estimate for all rounds of previews, at the FLOPs a second of training."""
+    class_images_seconds: float | None
+    """Estimate for drawing the class pictures that are missing, at the same speed; null when they are not counted."""
     finish_seconds: float | None
     """Estimate for everything together."""
 
@@ -102,8 +104,12 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
     training = None if steps is None else steps * per_step
     if config.train.minutes is not None:
         training = min(limit for limit in (training, config.train.minutes * 60) if limit is not None)
-    encoding *= (len(dataset) + len(dataset.validation)) / len(few)
+    class_images = plan.data.prior
+    to_encode = len(dataset) + len(dataset.validation)
+    to_encode += (class_images.pictures or 0) if class_images is not None else 0
+    encoding *= to_encode / (len(few) + len(given.examples))
     previews = preview_rounds(config, training, per_step) * plan.work.preview_flops / speed
+    drawing = None if plan.work.class_images_flops is None else plan.work.class_images_flops / speed
     return Probe(
         seconds_per_step=per_step,
         peak_bytes=outcome.peak_bytes,
@@ -111,7 +117,8 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
         encoding_seconds=encoding,
         training_seconds=training,
         previews_seconds=previews,
-        finish_seconds=None if training is None else encoding + training + previews,
+        class_images_seconds=drawing,
+        finish_seconds=None if training is None or drawing is None else encoding + training + previews + drawing,
     )
 
 
