@@ -38,6 +38,16 @@ def test_json_holds_the_resolved_run_file_and_the_plan(run_file, capsys):
     assert "probe" not in plan
 
 
+def test_the_effective_weight_is_drawn(run_file, tmp_path, capsys):
+    picture = tmp_path / "w.png"
+    assert main(["plan", run_file, "objective.weighting.name=min_snr", "--png", str(picture)]) == 0
+    shown = capsys.readouterr().out
+    assert "moves 7.81 % of the weight to other timesteps than the plain loss" in shown
+    assert f"drawn into {picture}" in shown
+    assert "█" in shown
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_mistakes_end_with_one_message(run_file, capsys):
     assert main(["plan", run_file, "method.rnak=3"]) == 2
     assert "did you mean 'rank'?" in capsys.readouterr().err

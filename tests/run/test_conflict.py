@@ -1,0 +1,73 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inlay.errors import ConfigError
+from inlay.run.analysis_pictures import draw_conflict
+from inlay.run.config import RunConfig
+from inlay.run.conflict import analyze_conflict, conclusion
+from inlay.run.job import Silent
+from inlay.run.load import validate
+
+
+@pytest.fixture
+def make(tiny_base, photos):
+    def build(**train):
+        return validate(
+            RunConfig,
+            {
+                "base": str(tiny_base),
+                "data": {"source": str(photos), "prompt": "a photo of sks dog"},
+                "method": "full",
+                "train": {"steps": 3, "batch_size": 4, "learning_rate": 2e-3, **train},
+            },
+        )
+
+    return build
+
+
+def test_every_bin_is_measured_after_training_on_one_and_on_all(make, tmp_path):
+    config = make()
+    record = analyze_conflict(config, Silent(), bins=3, trained_bins=(0, 2), samples=6)
+    json.dumps(record, allow_nan=False)
+    assert record["edges"] == [0, 334, 667, 1000]
+    assert list(record["changes"]) == ["uniform", "0", "2"]
+    matrix = np.array(record["cosines"])
+    np.testing.assert_allclose(np.diag(matrix), 1)
+    np.testing.assert_allclose(matrix, matrix.T)
+    values = np.array([change["relative_change"] for change in record["changes"].values()])
+    errors = np.array([change["standard_error"] for change in record["changes"].values()])
+    assert values.shape == (3, 3)
+    assert (errors > 0).all()
+    # Trained at a large rate, a bin gets better at its own task, by more than training on the other makes it.
+    assert values[1, 0] < -2 * errors[1, 0]
+    assert values[2, 2] < -2 * errors[2, 2]
+    said = conclusion(record)
+    assert said[0].startswith("trained on all timesteps: ")
+    assert said[2].startswith("trained on 667 to 1000: its own loss changed by -")
+    with Image.open(draw_conflict(record, tmp_path / "conflict.png")) as picture:
+        assert picture.size[0] > 1000
+
+
+def test_each_training_begins_at_the_same_weights(make):
+    """What was trained before must not be seen in what comes after."""
+    config = make()
+    first = analyze_conflict(config, Silent(), bins=2, trained_bins=(0, 1), samples=2)
+    second = analyze_conflict(config, Silent(), bins=2, trained_bins=(1,), samples=2)
+    assert first["changes"]["1"] == second["changes"]["1"]
+    assert first["loss_before"] == second["loss_before"]
+    assert first["changes"]["uniform"] == second["changes"]["uniform"]
+    assert first["changes"]["0"] != first["changes"]["1"]
+
+
+@pytest.mark.parametrize("bins", [(3,), (0, 0)])
+def test_bins_that_do_not_exist_are_refused(make, bins):
+    with pytest.raises(ConfigError, match="must be different numbers from 0 to 2"):
+        analyze_conflict(make(), Silent(), bins=3, trained_bins=bins, samples=2)
+
+
+def test_a_run_that_the_clock_ends_is_refused(make):
+    with pytest.raises(ConfigError, match=r"train\.steps: must be set"):
+        analyze_conflict(make(steps=None, minutes=1), Silent(), bins=3, trained_bins=(0,), samples=2)
