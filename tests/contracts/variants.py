@@ -15,8 +15,10 @@ from inlay.methods import (
     TextualInversion,
     TLora,
 )
+from tests.contracts.family import FAMILY
 
 VARIANTS: dict[str, list[Method]] = {
+    **FAMILY,
     "adapter": [
         Adapter(width=4),
         Adapter(input="Res_in", output="Res_out", width=2, activation="silu"),
@@ -60,6 +62,9 @@ VARIANTS: dict[str, list[Method]] = {
         Lora(rank=1, targets=("to_q", "to_k", "conv1")),
         Lora(rank=2, targets=r"(down|mid)_block.*attn2\.to_k"),
         Lora(rank=2, targets="cross-attention-qk", text_encoder=True, dora=True),
+        Lora(rank=2, alpha=3, init="pissa", targets="everything"),
+        Lora(rank=3, init="olora", rslora=True, dropout=0.2, text_encoder=True),
+        Lora(rank=2, init="gaussian"),
     ],
     "prefix": [
         Prefix(),

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from inlay.errors import TargetError
 from inlay.methods.contract import Attachment, Method, pick
+from inlay.methods.targets import Expression
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +74,7 @@ class Adapter(Method):
     init: Literal["zero", "default"] = "zero"
     """How the second layer begins: at zero, so that step 0 is the base, or as PyTorch initialises layers, as in the
     publication's code."""
-    blocks: str | None = None
+    blocks: Expression | None = None
     """Regular expression that a block's name must contain, for instance `^up_blocks`. By default all blocks."""
 
     result: ClassVar[Literal["adapter", "pipeline"]] = "adapter"
@@ -85,16 +86,6 @@ class Adapter(Method):
     def starts_at_base(self) -> bool:
         """With the second layer at zero."""
         return self.init == "zero"
-
-    @field_validator("blocks")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-        return pattern
 
     @field_validator("scale")
     @classmethod

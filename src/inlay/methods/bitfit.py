@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from inlay.errors import TargetError
 from inlay.methods.contract import Method, pick
 from inlay.methods.layer_taps import OutputTap, TapAttachment
+from inlay.methods.peft_layers import refuse_wrapped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,7 +90,13 @@ class BitFitAttachment(TapAttachment):
         super().__init__(method, unet, pieces, taps)
 
     def merge(self) -> None:
-        """Add the changes to the base's own biases; in exact arithmetic nothing else changes."""
+        """Add the changes to the base's own biases; in exact arithmetic nothing else changes.
+
+        Raises:
+            TargetError: a layer is wrapped by a method that would then scale the change as well.
+        """
+        for name in self._pieces:
+            refuse_wrapped(self.method, self._denoiser, name)
         for name, piece in self._pieces.items():
             for kind, change in piece.named_parameters():
                 own = getattr(self._layers[name], kind)

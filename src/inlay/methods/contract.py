@@ -96,7 +96,8 @@ class Attachment(ABC):
         """Fold what was learned into the base's own weights and detach. There is no way back.
 
         Raises:
-            TargetError: the method cannot be expressed in the base's weights.
+            TargetError: the method cannot be expressed in the base's weights, or not while another one is attached;
+                nothing has changed then.
         """
 
     @abstractmethod
@@ -108,7 +109,7 @@ class Attachment(ABC):
         """Return what readers of the saved file need to know beside the tensors, for its header."""
 
     def state(self) -> dict[str, Tensor]:
-        """Return the owned tensors as they are saved; the live ones, not copies."""
+        """Return the owned tensors as they are saved; where the file holds parameters as they are, the live ones."""
         return {name: parameter.detach() for name, parameter in self.parameters().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -119,14 +120,43 @@ class Attachment(ABC):
         """
         import torch
 
-        own = self.parameters()
-        expected = {name: tuple(parameter.shape) for name, parameter in own.items()}
+        self.refuse_misfit(state)
+        with torch.no_grad():
+            for name, parameter in self.parameters().items():
+                parameter.copy_(state[name])
+
+    def refuse_misfit(self, state: Mapping[str, Tensor]) -> None:
+        """Compare names and shapes with those of :meth:`state`.
+
+        Raises:
+            ArtifactError: they differ.
+        """
+        expected = {name: tuple(value.shape) for name, value in self.state().items()}
         found = {name: tuple(value.shape) for name, value in state.items()}
         if expected != found:
             raise ArtifactError(f"the saved {self.method.name} does not fit here: {_difference(expected, found)}")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(state[name])
+
+
+def merge_all(attachments: Sequence[Attachment]) -> None:
+    """Fold several methods on one base into its weights, each as soon as none stands in its way.
+
+    Raises:
+        TargetError: what is left cannot be merged in any order; the others have been.
+    """
+    waiting = list(attachments)
+    refused: TargetError | None = None
+    while waiting:
+        for attachment in waiting:
+            try:
+                attachment.merge()
+            except TargetError as error:
+                refused = error
+            else:
+                waiting.remove(attachment)
+                break
+        else:
+            assert refused is not None
+            raise refused
 
 
 def pick(components: Mapping[str, nn.Module], wanted: Sequence[str]) -> dict[str, nn.Module]:

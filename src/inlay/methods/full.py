@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from inlay.errors import TargetError
 from inlay.methods.contract import Attachment, Method, pick
+from inlay.methods.targets import Expression
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Full(Method):
     name: Literal["full"] = "full"
     components: Annotated[tuple[Literal["unet", "text_encoder"], ...], Field(min_length=1)] = ("unet",)
     """Which parts of the base train."""
-    parameters: str | None = None
+    parameters: Expression | None = None
     r"""Regular expression that a parameter's name must contain, for instance `attn2\.to_[kv]` for the keys and values
     of cross-attention as in Custom Diffusion (arXiv 2212.04488), or `norm`. By default all."""
 
@@ -30,22 +31,12 @@ class Full(Method):
     file_name: ClassVar[str] = "full.safetensors"
     learning_rate: ClassVar[float] = 1e-5
 
-    @field_validator("parameters")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-        return pattern
-
     def attach(self, components: Mapping[str, nn.Module]) -> FullAttachment:
         """Let the chosen parameters train, keeping a copy of them for :meth:`FullAttachment.detach`."""
         chosen: dict[str, nn.Parameter] = {}
         for component, root in pick(components, self.components).items():
             # Wrapped layers keep their names; what another method trains is not the base's, or is trained already.
-            named = {name.replace(".base_layer.", "."): parameter for name, parameter in root.named_parameters()}
+            named = {name.replace(".base_layer", ""): parameter for name, parameter in root.named_parameters()}
             frozen = {name: parameter for name, parameter in named.items() if not parameter.requires_grad}
             found = {name: frozen[name] for name in frozen if re.search(self.parameters or "", name)}
             if not found and len(frozen) == 0:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from inlay.base.architecture import Architecture, read_architecture
 from inlay.base.locate import locate
 from inlay.errors import ConfigError
+from inlay.methods import merge_all
 from inlay.objective.path import Path as NoisePath
 from inlay.run.config import JobConfig
 from inlay.train.schedules import multiplier
@@ -17,15 +18,17 @@ def check(config: JobConfig) -> Architecture:
 
     Raises:
         ConfigError: the base is not found, objective or picture sizes do not fit it, or a tracker is not installed.
-        TargetError: a method addresses what the base does not have.
+        TargetError: a method addresses what the base does not have, or a stack that has to be saved as one model cannot
+            be merged.
     """
     architecture = read_architecture(config.base, locate(config.base), config.scratch)
     check_sizes(config, architecture)
     check_objective(config, architecture)
     check_trackers(config)
     parts = architecture.meta()
-    for method in config.methods:
-        method.attach(parts)
+    attachments = [method.attach(parts) for method in config.methods]
+    if any(method.result == "pipeline" for method in config.methods):
+        merge_all(attachments)  # as the end of the run will do: better refused now than then
     return architecture
 
 

@@ -19,7 +19,7 @@ from inlay.data.dataset import Batch, Dataset, load_dataset
 from inlay.data.prior import Prior, given_pictures
 from inlay.data.sources import Loaded
 from inlay.data.views import center_view, pixels
-from inlay.methods import Method
+from inlay.methods import Method, merge_all
 from inlay.randomness import derive
 from inlay.run.attach import attach
 from inlay.run.check import check, check_length, overlong_note
@@ -354,8 +354,7 @@ class Job:
     def _save_result(self, record: dict[str, Any]) -> list[str]:
         if any(method.result == "pipeline" for method in self.config.methods):
             # Full tuning changed the base's own weights. What stacks on it is folded in: one model comes out.
-            for attachment in reversed(self.attachments):
-                attachment.merge()
+            merge_all(self.attachments)
             unfinished = self.directory / f".{PIPELINE}.unfinished"
             with writing(self.directory / PIPELINE):
                 for earlier in (unfinished, self.directory / PIPELINE):  # of a process that was killed just here

@@ -1,0 +1,34 @@
+"""FourierFT (arXiv 2405.03003): an update given by a few coefficients of its two-dimensional Fourier transform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from inlay.methods.frequencies import FrequencyMethod
+
+if TYPE_CHECKING:
+    from peft import FourierFTConfig
+
+
+class FourierFT(FrequencyMethod):
+    """Updates W + alpha Re(F^-1(S)) with a spectrum S of few learned entries, zero at first: step 0 is the base."""
+
+    name: Literal["fourierft"] = "fourierft"
+    scaling: Annotated[float, Field(gt=0)] = 150.0
+    """By which the update is multiplied."""
+
+    file_name: ClassVar[str] = "fourierft.safetensors"
+    learning_rate: ClassVar[float] = 1e-2
+
+    def peft_config(self, names: list[str], pattern: str) -> FourierFTConfig:
+        from peft import FourierFTConfig
+
+        return FourierFTConfig(
+            n_frequency=self.n_frequency,
+            scaling=self.scaling,
+            random_loc_seed=self.random_loc_seed,
+            init_weights=True,
+            target_modules=pattern,
+        )
