@@ -46,7 +46,7 @@ def test_the_polynomial_kernel_between_shifted_normals_has_a_closed_form():
     # In one dimension (x y + 1)^3 = sum of binomial(3, p) x^p y^p, so the squared discrepancy is the sum over p of
     # binomial(3, p) (E x^p - E y^p)^2. For N(1, 1) and N(0, 1): moments 1, 2, 4 and 0, 1, 0: 3 * 1 + 3 * 1 + 16 = 22.
     draw = np.random.default_rng(0)
-    values = [discrepancy(draw.normal(1, 1, (400, 1)), draw.normal(0, 1, (400, 1)), polynomial) for _ in range(60)]
+    values = [discrepancy(draw.normal(1, 1, (150, 1)), draw.normal(0, 1, (150, 1)), polynomial) for _ in range(60)]
     assert np.mean(values) == pytest.approx(22, abs=4 * np.std(values) / np.sqrt(60))
 
 
@@ -57,7 +57,7 @@ def test_equal_distributions_are_at_zero_on_average_even_for_few_pictures():
 
 def test_intervals_cover_the_distance_to_a_kept_reference():
     reference = normal(60, width=3, seed=9)
-    truth = kid(normal(20_000, width=3, seed=8, shift=0.5), reference).value
+    truth = kid(normal(4000, width=3, seed=8, shift=0.5), reference).value
     intervals = [kid(normal(60, width=3, seed=s, shift=0.5), reference).interval for s in range(200)]
     hits = sum(found is not None and found.low <= truth <= found.high for found in intervals)
     assert 0.89 <= hits / 200 <= 0.99

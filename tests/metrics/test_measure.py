@@ -10,7 +10,6 @@ from inlay.errors import DataError
 from inlay.metrics.alignment import image_similarity
 from inlay.metrics.kernels import kid
 from inlay.metrics.measure import Features, difference, restore
-
 from tests.metrics.sets import normal, of
 
 

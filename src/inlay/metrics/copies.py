@@ -58,7 +58,7 @@ def thumbnails(pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDA
     for place, picture in enumerate(pictures):
         if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
             raise DataError(f"Pictures must be uint8 [H, W, 3]; number {place} is {picture.dtype} {picture.shape}.")
-        pixels = torch.tensor(picture).permute(2, 0, 1)[None].double() / 255
+        pixels = torch.tensor(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].double() / 255
         small[place] = torch.nn.functional.adaptive_avg_pool2d(pixels, THUMBNAIL)[0].permute(1, 2, 0).numpy()
     return small
 

@@ -25,7 +25,7 @@ CMMD_WIDTH = 10.0
 """Width sigma of CMMD's Gaussian (Jayasumana et al. 2024, section 5), for features of length 1."""
 CMMD_SCALE = 1000.0
 """What CMMD multiplies the squared discrepancy with (the same)."""
-CMMD_EXTRACTOR = "clip:openai/clip-vit-large-patch14-336"
+CMMD_EXTRACTOR = "clip:clip-vit-large-patch14-336"
 """The extractor whose distance is called CMMD."""
 
 

@@ -81,7 +81,7 @@ def same_extractor(first: Any, second: Any) -> None:
     Raises:
         DataError: the extractors' fingerprints differ.
     """
-    if (first.extractor, first.fingerprint) != (second.extractor, second.fingerprint):
+    if first.fingerprint != second.fingerprint:
         names = [f"{item.extractor} ({item.fingerprint[:12]})" for item in (first, second)]
         raise DataError(
             f"Features of {names[0]} and of {names[1]} cannot be compared: distances in one space say nothing about "

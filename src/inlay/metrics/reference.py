@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inlay.errors import ArtifactError, DataError
+from inlay.metrics.files import read_arrays, write_arrays
 from inlay.metrics.frechet import symmetric_root
 from inlay.metrics.measure import Features
 
@@ -65,8 +65,6 @@ def save_reference(reference: Reference, path: Path) -> Path:
     Raises:
         ArtifactError: the place cannot be written.
     """
-    from safetensors.numpy import save_file
-
     metadata = {
         "format": FORMAT,
         "pictures": str(reference.pictures),
@@ -74,16 +72,7 @@ def save_reference(reference: Reference, path: Path) -> Path:
         "fingerprint": reference.fingerprint,
         "content": reference.content,
     }
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"mean": reference.mean, "covariance": reference.covariance}, unfinished, metadata=metadata)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return write_arrays(path, {"mean": reference.mean, "covariance": reference.covariance}, metadata)
 
 
 def load_reference(path: Path) -> Reference:
@@ -92,18 +81,14 @@ def load_reference(path: Path) -> Reference:
     Raises:
         ArtifactError: there is no such file, or it holds something else.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            about = dict(file.metadata() or {})
-            if about.get("format") != FORMAT:
-                raise ArtifactError(f"{path}: not a file of reference statistics (format: {about.get('format')})")
-            mean, covariance = file.get_tensor("mean"), file.get_tensor("covariance")
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file") from None
-    except SafetensorError as error:
-        raise ArtifactError(f"{path}: not a safetensors file: {error}") from None
+    arrays, about = read_arrays(path)
+    if about.get("format") != FORMAT:
+        raise ArtifactError(f"{path}: not a file of reference statistics (format: {about.get('format')})")
     return Reference(
-        mean, covariance, int(about["pictures"]), about["extractor"], about["fingerprint"], about["content"]
+        arrays["mean"],
+        arrays["covariance"],
+        int(about["pictures"]),
+        about["extractor"],
+        about["fingerprint"],
+        about["content"],
     )
