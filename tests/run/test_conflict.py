@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -60,6 +62,15 @@ def test_each_training_begins_at_the_same_weights(make):
     assert first["loss_before"] == second["loss_before"]
     assert first["changes"]["uniform"] == second["changes"]["uniform"]
     assert first["changes"]["0"] != first["changes"]["1"]
+
+
+def test_ctrl_c_ends_the_whole_analysis(make):
+    class Interrupting(Silent):
+        def step(self, state):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        analyze_conflict(make(), Interrupting(), bins=2, trained_bins=(0,), samples=2)
 
 
 @pytest.mark.parametrize("bins", [(3,), (0, 0)])

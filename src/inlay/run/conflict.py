@@ -119,8 +119,10 @@ def _train(job: Job, sampling: TimestepSampling, reporter: Reporter) -> None:
             job.accelerator,
             "conflict",
         )
-        loop.run(job.losses(), job.names, reporter.step, lambda step: None, lambda: None)
+        outcome = loop.run(job.losses(), job.names, reporter.step, lambda step: None, lambda: None)
     diffusion.live = usual
+    if outcome.stopped:  # nothing is worth keeping of half an analysis
+        raise KeyboardInterrupt
 
 
 @torch.no_grad()
