@@ -72,7 +72,7 @@ def test_a_run_moves_the_word_and_nothing_else(make, tiny_base, tmp_path):
     ids = untouched.tokenizer("dog", add_special_tokens=False).input_ids
     start = untouched.text_encoder.get_input_embeddings().weight[ids]
     moved = (attachment.state()["<new>"] - start).abs()
-    assert moved.min() > 1e-3
+    assert moved.min() > 0
     for part, module in untouched.components.items():
         tuned = base.components[part].state_dict()
         assert all(torch.equal(tuned[name], value) for name, value in module.state_dict().items())
@@ -121,11 +121,11 @@ def test_pivotal_tuning_trains_word_and_lora_at_their_own_rates(make, tmp_path, 
     word = attachments[0 if turned else 1]
     ids = base.tokenizer("dog", add_special_tokens=False).input_ids
     moved = (word.state()["<new>"] - base.text_encoder.get_input_embeddings().weight[ids]).abs()
-    # Adam's first steps are as long as the rate: six of 5e-3 here, of 1e-4 in the LoRA.
-    assert 1e-3 < moved.median() < 6 * 5e-3 + 1e-6
+    # Adam's first steps are as long as the rate: six of 2e-3 here, of 1e-4 in the LoRA.
+    assert 2e-3 < moved.median() < 7 * type(word.method).learning_rate
     lora = attachments[1 if turned else 0]
     ups = [value.abs().max() for name, value in lora.state().items() if "lora_B" in name or "up" in name.split(".")]
-    assert 0 < max(ups) < 10 * type(lora.method).learning_rate < 0.3 * 5e-3
+    assert 0 < max(ups) < 8 * type(lora.method).learning_rate < 1e-3
 
 
 def test_gradients_pass_through_checkpointing_and_half_precision(make, tmp_path):
@@ -150,7 +150,7 @@ def test_a_plan_counts_the_vectors(make):
     assert plan.disk.text_bytes == 0  # captions are read at every step
     assert plan.work.backward_image_flops > 0.5 * plan.work.forward_image_flops  # through the whole denoiser
     both = make_plan(make(PIVOTAL))
-    assert [method.learning_rate for method in both.methods] == [1e-4, 5e-3]
+    assert [method.learning_rate for method in both.methods] == [1e-4, 2e-3]
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,8 @@ class Prompts:
         pieces = [re.split(f"({longest_first})", text, flags=re.IGNORECASE) if words else [text] for text in prompts]
         plain = list({piece for split in pieces for piece in split if piece.lower() not in words})
         read = self.tokenizer(plain, add_special_tokens=False, verbose=False).input_ids if plain else []
-        ids = dict(zip(plain, read, strict=True))
-        return [
-            [token for piece in split for token in words.get(piece.lower(), ids.get(piece, ()))] for split in pieces
-        ]
+        ids: dict[str, Sequence[int]] = dict(zip(plain, read, strict=True))
+        return [[token for piece in split for token in (words.get(piece.lower()) or ids[piece])] for split in pieces]
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Return token ids, int64 [B, length], with begin and end, cut and padded."""

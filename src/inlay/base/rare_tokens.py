@@ -114,7 +114,7 @@ class Vocabulary:
         lateness = self._place[number] / max(1, len(self._place) - 1) if number in self._place else 0.0
         norm, share = self._norm(word)
         reasons = (*self._spelling(word, number), *self._use(word, number, lateness, share))
-        verdict = max((reason.verdict for reason in reasons), key=VERDICTS.index)
+        verdict = VERDICTS[max(VERDICTS.index(reason.verdict) for reason in reasons)]
         return Judged(word, verdict, pieces, number, lateness, norm, share, (), reasons)
 
     def _spelling(self, word: str, number: int) -> Iterable[Reason]:

@@ -35,7 +35,7 @@ class TextualInversion(Method):
 
     result: ClassVar[Literal["adapter", "pipeline"]] = "adapter"
     file_name: ClassVar[str] = "learned_embeds.safetensors"
-    learning_rate: ClassVar[float] = 5e-3
+    learning_rate: ClassVar[float] = 2e-3
     merges: ClassVar[bool] = False
 
     @field_validator("token")
