@@ -70,4 +70,6 @@ def test_what_changes_while_training_is_said():
     assert "uncertainty finds its weights" in of(weighting=Uncertainty()).sentence()
     found = of(weighting=Plain(), timesteps=LossSecondMoment())
     assert found.weights == (1.0,) * 1000
-    assert found.sentence().endswith("which timesteps are drawn follows their losses, at unchanged weight")
+    assert found.sentence().endswith(
+        "after 1,000 pictures at the earliest timesteps are drawn by their losses, at unchanged weight"
+    )

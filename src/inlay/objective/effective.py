@@ -64,7 +64,10 @@ def effective_weights(objective: Objective, path: Path) -> EffectiveWeights:
     if objective.adapts:
         changes.append(f"{objective.weighting.name} finds its weights while training, from this")
     if isinstance(objective.timesteps, LossSecondMoment):
-        changes.append("which timesteps are drawn follows their losses, at unchanged weight")
+        least = min(objective.timesteps.bins, path.timesteps) * objective.timesteps.history
+        changes.append(
+            f"after {least:,} pictures at the earliest timesteps are drawn by their losses, at unchanged weight"
+        )
     return EffectiveWeights(
         weights=tuple(weights.tolist()),
         mean=weights.mean().item(),
