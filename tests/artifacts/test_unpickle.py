@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 from collections import OrderedDict
@@ -66,7 +67,9 @@ def test_modules_are_refused(tmp_path):
         read_pickle(tmp_path / "file.pt")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 no archive", b"\x80\x02}q\x00.", bytes(range(256))])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"PK\x03\x04 no archive", b"\x80\x02}q\x00.", b"junk", bytes(range(256))]
+)
 def test_what_is_broken_is_said_in_one_line(tmp_path, content):
     (tmp_path / "file.pt").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"file\.pt: broken, or not a file of tensors") as caught:
@@ -84,3 +87,17 @@ def test_a_cut_file_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ArtifactError, match=r"gone\.pt: cannot be read: No such file"):
         read_pickle(tmp_path / "gone.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_with_wrong_bytes_are_read_or_refused(tmp_path, zipped):
+    torch.save(
+        {"a": torch.ones(3), 768: [{"b": torch.zeros(2)}]}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped
+    )
+    whole = (tmp_path / "a.pt").read_bytes()
+    random = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        place, value = (int(torch.randint(top, (), generator=random)) for top in (min(len(whole), 700), 256))
+        (tmp_path / "b.pt").write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+        with contextlib.suppress(ArtifactError):
+            read_pickle(tmp_path / "b.pt")

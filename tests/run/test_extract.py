@@ -30,7 +30,7 @@ def noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 def pair(tiny_base: Path) -> tuple[StableDiffusion, StableDiffusion]:
     """A base with a change of rank 2 in three layers, and the base itself."""
     tuned, original = (load_base(BaseSettings(model=str(tiny_base))) for _ in range(2))
-    layers = weighted_layers(tuned)
+    layers = weighted_layers(tuned.components)
     for seed, name in enumerate((LINEAR, CONVOLUTION, TEXT)):
         weight = layers[name].weight
         assert isinstance(weight, nn.Parameter)
@@ -49,9 +49,9 @@ def test_a_difference_of_small_rank_is_found_whole(pair):
     assert found.left_out_share == 0
     assert (
         found.unchanged
-        == len([x for x in weighted_layers(tuned).values() if isinstance(x, (nn.Linear, nn.Conv2d))]) - 3
+        == len([x for x in weighted_layers(tuned.components).values() if isinstance(x, (nn.Linear, nn.Conv2d))]) - 3
     )
-    ours, theirs = weighted_layers(tuned), weighted_layers(original)
+    ours, theirs = weighted_layers(tuned.components), weighted_layers(original.components)
     for name, update in found.updates.layers.items():
         assert isinstance(update, LowRank)
         assert update.rank == 3
@@ -61,7 +61,7 @@ def test_a_difference_of_small_rank_is_found_whole(pair):
 
 def test_energy_chooses_ranks_by_layer(pair):
     tuned, original = pair
-    layers = weighted_layers(tuned)
+    layers = weighted_layers(tuned.components)
     layers[LINEAR].weight.data += 1e-4 * noise(tuple(layers[LINEAR].weight.shape), 30)
     found = extract(tuned, original, energy=0.999)
     ranks = {name: product.rank for name, product in found.products.items()}

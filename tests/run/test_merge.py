@@ -32,7 +32,7 @@ def test_changes_add_up_by_their_strengths(tiny_base):
     other = Updates({NAME: dataclasses.replace(lora(3), magnitude=noise(64, 1, seed=4).abs())})
     third = Updates({NORM: Difference(weight=noise(64, seed=5), bias=noise(64, seed=6))})
     folded = merge_into(base, [Source("a", one, 0.7), Source("b", other, -0.5), Source("c", third, 2.0)])
-    before, after = weighted_layers(original), weighted_layers(base)
+    before, after = weighted_layers(original.components), weighted_layers(base.components)
     weight = before[NAME].weight.detach()
     expected = {
         NAME: weight + 0.7 * lora(1).delta((64, 32)) + other.layers[NAME].changed(weight, -0.5) - weight,
@@ -66,5 +66,5 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tiny_base, layers, mes
     fits = Source("b", Updates({TEXT: lora(2, 32, 32)}))
     with pytest.raises(ArtifactError, match=message):
         merge_into(base, [fits, Source("a", Updates(layers))])
-    before, after = weighted_layers(original), weighted_layers(base)
+    before, after = weighted_layers(original.components), weighted_layers(base.components)
     assert all(torch.equal(before[name].weight, after[name].weight) for name in before)

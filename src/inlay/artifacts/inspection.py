@@ -308,9 +308,7 @@ def _stated(facts: Mapping[str, str]) -> str | None:
 def _group(name: str) -> str:
     """Return the layer that a tensor belongs to: its name without what layers call their own tensors."""
     parts = name.split(".")
-    while len(parts) > 1 and (
-        parts[-1] in ("weight", "bias", "key", "value", "alpha") or parts[-1].startswith("lora_")
-    ):
+    while len(parts) > 1 and (parts[-1] in INSIDE or parts[-1].startswith("lora_")):
         parts.pop()
     return ".".join(parts)
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from inlay.artifacts.lowrank import Product
 
+ROUNDING = 1e-4
+"""Relative errors below this come from float32 and tell nothing of single layers."""
 WORST = 5
 """Layers shown of those with the largest errors."""
 
@@ -84,6 +86,8 @@ def print_errors(products: Mapping[str, Product]) -> None:
         console.print(f"rank {span}, exact: the ranks of the files stand side by side")
         return
     console.print(f"rank {span}, relative error {100 * error:.3g} % (Frobenius norm, all layers together)")
+    if error < ROUNDING:
+        return
     worst = sorted(products.items(), key=lambda item: item[1].relative_error, reverse=True)[:WORST]
     rows = [(name, product.rank, f"{100 * product.relative_error:.3g} %") for name, product in worst]
     print_table(["layers that lost most", ">rank", ">error"], rows)

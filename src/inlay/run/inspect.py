@@ -32,7 +32,7 @@ from inlay.base.locate import CONFIGS, locate, weight_files
 from inlay.base.settings import BaseSettings
 from inlay.base.stable_diffusion import PARTS, StableDiffusion
 from inlay.errors import ArtifactError, ConfigError
-from inlay.run.blueprints import candidates
+from inlay.run.blueprints import base_blueprint, candidates
 from inlay.run.directory import PIPELINE, RUN_FILE
 from inlay.run.extract import refuse_differing
 from inlay.run.merge import files_of
@@ -140,10 +140,13 @@ def _model(path: Path, loaded: StableDiffusion | None) -> Inspection:
 
 
 def _families(settings: BaseSettings) -> list[str]:
+    """Return the known bases with the model's denoiser, or with its text states where none has just that."""
     try:
         architecture = read_architecture(settings, locate(settings, weights=False))
     except ConfigError:  # of another family, or a checkpoint that does not say what it predicts
         return []
+    if base_blueprint(settings).shapes == base_blueprint(BaseSettings(model="tabletop")).shapes:
+        return ["tabletop"]
     width = architecture.text_shape[1]
     return [TEXT_WIDTHS[width]] if width in TEXT_WIDTHS else []
 
