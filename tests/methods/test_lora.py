@@ -235,6 +235,8 @@ def diffusers_pipeline(directory: Path) -> Any:
         Lora(rank=2, alpha=4, targets="cross-attention-qk", text_encoder=True, rslora=True),
         Lora(rank=2, alpha=4, text_encoder=True, dora=True),
         Lora(rank=2, alpha=4, dropout=0.3, targets=r"mid_block.*attn2\.to_k"),
+        Lora(rank=2, alpha=3, init="pissa", targets="everything"),
+        Lora(rank=3, alpha=3, init="olora", rslora=True, text_encoder=True),
     ],
     ids=lambda method: " ".join(f"{k}={v}" for k, v in method.model_dump(exclude_defaults=True).items()),
 )

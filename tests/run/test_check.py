@@ -2,7 +2,7 @@
 
 import pytest
 
-from inlay.errors import ConfigError
+from inlay.errors import ConfigError, TargetError
 from inlay.run.check import check, check_length
 from inlay.run.config import RunConfig
 from inlay.run.load import validate
@@ -82,3 +82,16 @@ def test_lengths_that_clash_are_refused(tiny_base):
         check_length(job(tiny_base, schedule={"warmup_steps": 5}), 6, 1)
     with pytest.raises(ConfigError, match="3 processes"):
         check_length(job(tiny_base), 6, 3)
+
+
+def test_a_stack_that_cannot_be_merged_is_refused_before_it_is_trained(tiny_base):
+    lora, dora, full = {"name": "lora"}, {"name": "lora", "dora": True}, {"name": "full"}
+    order = {"a": [lora, dora, full], "b": [dora, lora, full], "c": [lora, dora]}
+    jobs = {}
+    for name, (first, *others) in order.items():
+        data = {"base": str(tiny_base), "data": {"source": "nowhere"}, "method": first, "train": {"steps": 4}}
+        jobs[name] = validate(RunConfig, {**data, "stack": others})
+    with pytest.raises(TargetError, match=r"carries (a|another) method (above|below) it"):
+        check(jobs["a"])
+    check(jobs["b"])
+    check(jobs["c"])

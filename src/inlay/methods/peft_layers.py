@@ -250,10 +250,10 @@ def _chain(layer: Any) -> list[Any]:
     """Return the wrappers around a layer of a base, the outermost first."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    chain = []
+    chain: list[Any] = []
     while isinstance(layer, BaseTunerLayer):
         chain.append(layer)
-        layer = layer.base_layer
+        layer = chain[-1].base_layer
     return chain
 
 
