@@ -143,6 +143,24 @@ def test_importance_sampling_leaves_the_first_steps_as_they_are(make, tmp_path):
     assert losses(tmp_path / "importance") == losses(tmp_path / "plain")  # 24 losses do not fill a hundred bins
 
 
+def test_importance_sampling_sees_the_losses_of_class_pictures_too(make, photos, tmp_path):
+    config = make(OBJECTIVES["importance"])
+
+    def with_class_pictures(name, apart):
+        prior = {"prompt": "a photo of a dog", "source": str(photos), "weight": 0.5, "apart": apart}
+        data = config.data.model_dump() | {"prior": prior}
+        with pytest.raises(Killed):
+            execute(validate(RunConfig, config.model_dump() | {"data": data}), tmp_path / name, KillAt(5))
+        return load_checkpoint(checkpoints(tmp_path / name / "checkpoints")[-1])[0]
+
+    together, apart = with_class_pictures("together", False), with_class_pictures("apart", True)
+    assert int(together["adaptive.history.seen"].sum()) == 4 * (4 + 4)  # four steps, four pictures of each kind
+    assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "apart"), rel=1e-3)
+    torch.testing.assert_close(
+        together["adaptive.history.losses"], apart["adaptive.history.losses"], rtol=1e-3, atol=1e-5
+    )
+
+
 def test_pictures_of_the_multi_task_problem_change_nothing_else(make, tmp_path):
     """The gradients by bin draw from streams of their own: with equal weights a run is the plain one, bit for bit."""
     equal = {"name": "ugd", "bins": 2, "samples": 1, "every": 2, "regularisation": 1e12}
