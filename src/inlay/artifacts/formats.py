@@ -11,6 +11,7 @@ from inlay.artifacts import a1111_hypernetwork, bitfit_file, diffusers_lora, inl
 from inlay.artifacts.blueprint import Blueprint
 from inlay.artifacts.embeddings import Layout, read_embeddings, write_embeddings
 from inlay.artifacts.embeddings import recognises as recognises_embedding
+from inlay.artifacts.state import glance
 from inlay.errors import ArtifactError
 
 
@@ -138,4 +139,10 @@ def recognise(path: Path, formats: Mapping[str, Format] = FORMATS) -> str:
     for name, one in formats.items():
         if one.recognises(path):
             return name
+    method = glance(path)[1].get("inlay.method", "") if path.is_file() else ""
+    if method:
+        raise ArtifactError(
+            f"{path}: the result of a method that no other program has ({method[:60]}...); "
+            "`inlay sample --adapter` draws with it"
+        )
     raise ArtifactError(f"{path}: of no format that inlay reads; it reads: {', '.join(formats)}")

@@ -14,6 +14,13 @@ from inlay.errors import ConfigError
 def command(
     target: Annotated[str, typer.Argument(help="A run directory, or a base: tabletop, a directory, a hub id.")],
     prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to draw; may be given several times.")],
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option("--adapter", "-a", help="An adapter file of any format to draw with; may be given several times."),
+    ] = None,
+    strength: Annotated[
+        list[float] | None, typer.Option("--strength", help="Of each adapter, in their order; 1 by default.")
+    ] = None,
     pictures: Annotated[int, typer.Option("--pictures", "-n", min=1, help="Pictures of each prompt.")] = 4,
     seed: Annotated[int, typer.Option("--seed", help="Of the first picture; the next have the next seeds.")] = 0,
     steps: Annotated[int, typer.Option("--steps", min=1, help="DPM-Solver++ steps.")] = 25,
@@ -29,11 +36,14 @@ def command(
     from inlay.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    from inlay.run.adapters import load_adapted
     from inlay.run.directory import RUN_FILE
     from inlay.run.draw import draw, load_target, save_drawn
 
     with TerminalReporter(to_stderr=json) as reporter:
-        base = load_target(target)
+        if strength and not adapter:
+            raise ConfigError("--strength: there is no --adapter that it could be of")
+        base = load_adapted(target, adapter, strength or ()) if adapter else load_target(target)
         for text in base.overlong(prompt):
             reporter.note(f"the text encoder sees only the beginning of the prompt {text!r}")
         drawn = draw(
