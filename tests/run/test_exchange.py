@@ -358,6 +358,7 @@ def test_a_file_of_a_published_family_is_recognised_by_its_layers(tmp_path):
 
 
 def test_results_that_no_other_program_has_are_told_apart(tmp_path):
-    path = write_tensors(tmp_path / "prefix.safetensors", {"a": torch.zeros(1)}, {"inlay.method": '{"name": "prefix"}'})
+    tensors = {f"unet.mid_block.{name}": torch.zeros(2, 3) for name in ("key", "value")}
+    path = write_tensors(tmp_path / "prefix.safetensors", tensors, {"inlay.method": '{"name": "prefix"}'})
     with pytest.raises(ArtifactError, match=r"a method that no other program has .*prefix.*`inlay sample --adapter`"):
         open_file(path)
