@@ -182,7 +182,7 @@ def _sum_of_roots(symmetric: NDArray[np.float64]) -> float:
     return float(np.sqrt(_without_noise(np.linalg.eigvalsh(symmetric))).sum())
 
 
-def _without_noise(eigenvalues: NDArray[np.float64]) -> NDArray[np.float64]:
+def _without_noise(eigenvalues: NDArray) -> NDArray:
     """Set to zero what rounding leaves of eigenvalues that are zero: their roots would add up."""
     noise = len(eigenvalues) * np.finfo(np.float64).eps * max(float(eigenvalues[-1]), 0.0)
     return np.where(eigenvalues > noise, eigenvalues, 0.0)

@@ -109,7 +109,9 @@ def _radii(rows: NDArray[np.float64], k: int, groups: NDArray[np.int64] | None =
 
     A row that is left out itself has radius -1, which nothing is within.
     """
-    leave_out = 0 if groups is None else int(groups.max()) + 1
+    # Alone, every row is of a group that is never left out.
+    groups = np.full(len(rows), -1) if groups is None else groups
+    leave_out = int(groups.max()) + 1
     radii = np.empty((1 + leave_out, len(rows)))
     listed = min(len(rows) - 1, 4 * k + 16)
     for part in _blocks(len(rows)):

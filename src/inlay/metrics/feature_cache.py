@@ -1,0 +1,69 @@
+"""Features extracted once: kept by the content of the picture and the fingerprint of the extractor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inlay.errors import ArtifactError
+from inlay.metrics.files import read_arrays, write_arrays
+
+Pictures = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+"""Pictures [H, W, 3] of any sizes, or [N, H, W, 3]."""
+
+
+def content_key(picture: NDArray[np.uint8]) -> str:
+    """Return the sha256 of a picture's shape and pixels."""
+    return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
+
+
+class FeatureCache:
+    """Features of one extractor in a folder of safetensors files.
+
+    A file is named by its content and holds what one call found missing, so several processes may write at once; a file
+    that cannot be read is dropped, and what it held is extracted again.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        """Open the cache.
+
+        Args:
+            folder: parent of all feature caches.
+            fingerprint: the extractor's.
+        """
+        self.folder = folder / fingerprint[:32]
+        self._found: dict[str, NDArray[np.float32]] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                arrays, _ = read_arrays(path)
+            except ArtifactError:
+                path.unlink(missing_ok=True)
+                continue
+            for key, row in zip(arrays["keys"], arrays["features"], strict=True):
+                self._found[key.tobytes().hex()] = row
+
+    def features(
+        self, pictures: Pictures, extract: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Return features [N, D], extracting those of pictures that were never seen, and keeping them.
+
+        Args:
+            pictures: one or more.
+            extract: from pictures to their features, row by row.
+
+        Raises:
+            ArtifactError: the folder cannot be written.
+        """
+        keys = [content_key(picture) for picture in pictures]
+        missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in self._found}
+        if missing:
+            rows = extract(list(missing.values()))
+            self._found |= dict(zip(missing, rows, strict=True))
+            named = np.frombuffer(bytes.fromhex("".join(missing)), np.uint8).reshape(-1, 32)
+            name = hashlib.sha256("".join(sorted(missing)).encode()).hexdigest()[:32]
+            write_arrays(self.folder / f"{name}.safetensors", {"keys": named, "features": rows}, {})
+        return np.stack([self._found[key] for key in keys])
