@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from inlay.errors import ArtifactError, TargetError
 from inlay.methods import (
@@ -138,28 +138,24 @@ def test_the_bank_of_vectors_is_shared_by_all_layers():
 
 @pytest.mark.parametrize("method", [m for m in RELATED if isinstance(m, PeftMethod)], ids=described)
 def test_peft_itself_computes_the_same_from_the_file(method: PeftMethod):
-    from peft import get_peft_model
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
     components = tiny()
     attachment = method.attach(components)
     perturb(attachment)
     expected, state = outputs(components), attachment.state()
-    theirs: dict[str, Any] = {}
-    for part, root in tiny().items():
-        settings = json.loads(attachment.metadata()["peft_config"]).get(part)
-        if settings is None:
-            theirs[part] = root
-            continue
+    theirs = tiny()
+    for part, settings in json.loads(attachment.metadata()["peft_config"]).items():
         config = PEFT_TYPE_TO_CONFIG_MAPPING[settings["peft_type"]](**settings)
-        model: Any = get_peft_model(root, config).eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                own = f"{part}.{name.removeprefix('base_model.').removeprefix('model.').replace('.default', '')}"
-                own = own.replace("text_encoder.encoder.", "text_encoder.text_model.encoder.")
-                if own in state:
-                    parameter.copy_(state.pop(own))
-        theirs[part] = model.base_model.model
+        PEFT_TYPE_TO_TUNER_MAPPING[settings["peft_type"]](theirs[part], config, "default")
+        for name, parameter in theirs[part].named_parameters():
+            own = f"{part}.{name.replace('.default', '')}"
+            if "vector_bank" in own:
+                own = f"{part}.vblora_vector_bank"
+            own = own.replace("text_encoder.encoder.", "text_encoder.text_model.encoder.")
+            if own in state:
+                parameter.data = state.pop(own)
+        theirs[part].eval()
     assert all(name.endswith(".sizes") for name in state), "every tensor has found its place"
     torch.testing.assert_close(outputs(theirs), expected, atol=1e-5, rtol=1e-5)
 
@@ -315,9 +311,20 @@ def test_a_rank_beyond_the_weight_adds_nothing():
     assert attachment.parameters()["unet.0.lora_A.weight"][2:].count_nonzero() == 0
 
 
+class TwoLayers(nn.Module):
+    """A net that methods can put a child into."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(nn.functional.silu(self.first(x)))
+
+
 def two_layers() -> Any:
     torch.manual_seed(0)
-    return {"unet": nn.Sequential(nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 4)).requires_grad_(False)}
+    return {"unet": TwoLayers().requires_grad_(False)}
 
 
 @pytest.mark.parametrize(
@@ -343,7 +350,7 @@ def test_what_shares_a_layer_merges_in_an_order_that_keeps_the_outputs(methods: 
     expected = components["unet"](x)
     merge_all(list(reversed(attachments)))
     torch.testing.assert_close(components["unet"](x), expected, atol=2e-5, rtol=1e-5)
-    assert isinstance(components["unet"][0], nn.Linear)
+    assert type(components["unet"].first) is nn.Linear
 
 
 @pytest.mark.parametrize("measuring", [Lora(rank=2, dora=True, targets="everything"), HiRA(targets="everything")])
@@ -354,7 +361,7 @@ def test_one_that_measures_the_weights_above_another_is_refused(measuring: Any):
         perturb(attachment)
     x = torch.randn(5, 8)
     expected = components["unet"](x)
-    with pytest.raises(TargetError, match=r"unet\.0 carries"):
+    with pytest.raises(TargetError, match=r"unet\.first carries"):
         merge_all(attachments)
     assert torch.equal(components["unet"](x), expected)
     attachments[0].detach()

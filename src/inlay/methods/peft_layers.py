@@ -111,7 +111,8 @@ class PeftMethod(LayerMethod):
             config = self.peft_config(layers, "").to_dict()
             given = {key: value for key, value in config.items() if value not in (None, {}, [])}
             settings[part] = {**given, "target_modules": layers, "inference_mode": True}
-        return {"peft_config": json.dumps(settings, sort_keys=True, default=str)}
+        # PEFT keeps names in sets.
+        return {"peft_config": json.dumps(settings, sort_keys=True, default=sorted)}
 
 
 class LayerAttachment(Attachment):
