@@ -185,14 +185,28 @@ def test_what_is_not_what_it_says_is_refused(tmp_path: Path, data: Any, message:
         read_a1111(tmp_path / "a.pt")
 
 
-def test_what_a1111_would_apply_otherwise_is_refused():
-    state, metadata = saved(Hypernetwork(widths="cross", strength=0.6))
-    with pytest.raises(ArtifactError, match=r"strength=0\.6 has no place in an A1111 file"):
-        from_inlay(state, metadata, "own")
-    state, metadata = saved(Hypernetwork(widths="cross"))
-    with pytest.raises(ArtifactError, match=r"widths=cross with width 32: A1111 would apply it to self-attention"):
-        from_inlay(state, metadata, "own")
+def test_what_a1111_would_apply_otherwise_is_refused(tmp_path: Path):
+    file = from_inlay(*saved(Hypernetwork(widths="cross", strength=0.6)), "own")
+    with pytest.raises(ArtifactError, match=r"a\.pt: strength=0\.6 has no place in an A1111 file"):
+        write_a1111(tmp_path / "a.pt", file)
+    file = from_inlay(*saved(Hypernetwork(widths="cross")), "own")
+    with pytest.raises(ArtifactError, match="widths=cross with width 32: A1111 would apply it to self-attention"):
+        write_a1111(tmp_path / "a.pt", file)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inlays_own_file_holds_what_a1111s_cannot(tmp_path: Path):
+    method = Hypernetwork(widths="cross", strength=0.6)
+    state, metadata = saved(method)
+    again, header = to_inlay(from_inlay(state, metadata, "own"))
+    found = Hypernetwork.model_validate_json(header["inlay.method"])
+    assert (found.widths, found.strength) == ("cross", 0.6)
+    assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_what_is_no_hypernetwork_of_inlays_is_refused():
     with pytest.raises(ArtifactError, match=r"own: not a hypernetwork of inlay: unet\.mid\.bias"):
         from_inlay({"unet.mid.bias": torch.zeros(1)}, {}, "own")
+    state, _ = saved(Hypernetwork())
     with pytest.raises(ArtifactError, match="not a hypernetwork of inlay"):
         from_inlay(state, {"inlay.method": json.dumps({"widths": [32]})}, "own")

@@ -10,7 +10,7 @@ from inlay.artifacts import a1111_hypernetwork, diffusers_lora
 from inlay.artifacts.files import write_tensors
 from inlay.artifacts.layers import Updates
 from inlay.errors import ArtifactError, ConfigError
-from inlay.methods import Adapter, BitFit, Hypernetwork
+from inlay.methods import METHODS, Adapter, BitFit, Hypernetwork
 from inlay.run.inspect import inspect
 from tests.artifacts.specimens import LAYERS, low_rank, tiny_blueprint
 from tests.contracts.bases import perturb, tiny
@@ -70,6 +70,17 @@ def test_inlays_other_methods_are_told_by_their_tensors(tmp_path):
     assert (found.format, found.method, found.measure) == ("inlay", "adapter", "stored parameters")
     assert found.notes == ()
     assert found.parameters == sum(one.parameters for one in found.strengths)
+
+
+def test_with_a_base_a_method_is_told_by_what_it_does_to_the_weights(tiny_base, tmp_path):
+    path = own_file(tmp_path / "a.safetensors", METHODS["ia3"]())
+    [found] = inspect(path)
+    assert found.measure == "stored parameters"
+    [held] = inspect(path, str(tiny_base))
+    assert (held.method, held.measure) == ("ia3", "change of the weights")
+    assert all(one.relative and one.form == "ia3" for one in held.strengths)
+    assert {one.name: one.parameters for one in held.strengths} == {one.name: one.parameters for one in found.strengths}
+    assert held.parameters == found.parameters
 
 
 def test_a_file_for_an_unknown_model_is_told_by_its_tensors_and_why(tmp_path):

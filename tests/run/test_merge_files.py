@@ -13,7 +13,7 @@ from inlay.artifacts.layers import Updates
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import BitFit, Hypernetwork, Method
 from inlay.run.extract import extract_to_file
-from inlay.run.merge import merge_to_lora, merge_to_model
+from inlay.run.merge import as_differences, merge_to_lora, merge_to_model
 from inlay.run.weights import load_whole, weighted_layers
 from tests.artifacts.specimens import LAYERS, TEXT_LAYERS, changed_copy, hadamard, low_rank, tiny_blueprint
 from tests.contracts.bases import perturb, tiny
@@ -113,9 +113,7 @@ def test_methods_without_a_format_of_their_own_join_by_what_they_change(tiny_bas
     method = METHODS["lora"](rank=2)
     assert method.merges
     path, _ = saved(tmp_path / "x.safetensors", method)
-    from inlay.run.merge import _as_differences
-
-    found = _as_differences(path, method, load_whole(tiny_base))
+    found = as_differences(path, load_whole(tiny_base))
     wanted = inlay_file.read(path, [TINY]).layers
     assert found.layers.keys() == wanted.keys()
     for name, update in found.layers.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +70,10 @@ class HypernetworkFile:
     """Short hash of the checkpoint that it was trained on."""
     sd_checkpoint_name: str | None = None
     """The checkpoint's name."""
+    cross_only: bool = False
+    """Only layers that attend to the text have it. A1111 gives it to all layers whose context has the width."""
+    strength: float = 1.0
+    """Factor of its effect when drawing. A1111's users choose it in the prompt."""
 
 
 def is_a1111_hypernetwork(data: Any) -> bool:
@@ -156,11 +160,12 @@ def write_a1111(path: Path, file: HypernetworkFile) -> Path:
     """Write A1111's file atomically, with every field that its versions read.
 
     Raises:
-        ArtifactError: tensors and description differ, or the place cannot be written.
+        ArtifactError: A1111 would apply it otherwise, tensors and description differ, or the place cannot be written.
     """
     import torch
 
     check(file, str(path))
+    _refuse_what_a1111_cannot_hold(file, str(path))
     data: dict[int | str, Any] = {
         width: tuple({name: value.detach().cpu().clone() for name, value in state.items()} for state in pair)
         for width, pair in file.networks.items()
@@ -185,7 +190,7 @@ def from_inlay(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], sourc
         source: what to call the file in messages.
 
     Raises:
-        ArtifactError: it is no hypernetwork of inlay, or one that A1111 would apply otherwise.
+        ArtifactError: it is no hypernetwork of inlay.
     """
     facts = {
         key.removeprefix("hypernetwork."): json.loads(value)
@@ -201,7 +206,6 @@ def from_inlay(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], sourc
             raise ArtifactError(f"{source}: not a hypernetwork of inlay: {name} is none of its tensors")
         networks.setdefault(int(width), ({}, {}))[KINDS.index(kind)][rest] = value
     method = json.loads(metadata.get("inlay.method", "{}"))
-    _refuse_what_a1111_cannot_hold(method, networks, source)
     dropout = facts.get("dropout_structure")
     file = HypernetworkFile(
         dict(sorted(networks.items())),
@@ -215,6 +219,8 @@ def from_inlay(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], sourc
         step=int(metadata.get("inlay.steps", 0)),
         sd_checkpoint=metadata.get("inlay.sd_checkpoint"),
         sd_checkpoint_name=metadata.get("inlay.base"),
+        cross_only=method.get("widths") == "cross",
+        strength=method.get("strength", 1.0),
     )
     check(file, source)
     return file
@@ -231,14 +237,14 @@ def to_inlay(file: HypernetworkFile) -> tuple[dict[str, Tensor], dict[str, str]]
     }
     method = {
         "name": "hypernetwork",
-        "widths": "cross" if len(widths) == 1 and widths[0] in CROSS_WIDTHS else widths,
+        "widths": "cross" if file.cross_only or (len(widths) == 1 and widths[0] in CROSS_WIDTHS) else widths,
         "layer_structure": file.layer_structure,
         "activation": file.activation,
         "activate_output": file.activate_output,
         "layer_norm": file.layer_norm,
         "dropout_structure": file.dropout_structure,
         "init": INITS.get(file.init, "normal"),
-        "strength": 1.0,
+        "strength": file.strength,
     }
     metadata = {f"hypernetwork.{key}": json.dumps(value) for key, value in _settings(file).items()}
     metadata |= {"inlay.method": json.dumps(method), "inlay.steps": str(file.step)}
@@ -330,17 +336,16 @@ def _present(path: Path, width: str, state: Mapping[Any, Any]) -> dict[str, Tens
     return named
 
 
-def _refuse_what_a1111_cannot_hold(method: Mapping[str, Any], widths: Sequence[int] | Mapping, source: str) -> None:
-    strength = method.get("strength", 1.0)
-    if strength != 1:
+def _refuse_what_a1111_cannot_hold(file: HypernetworkFile, target: str) -> None:
+    if file.strength != 1:
         raise ArtifactError(
-            f"{source}: strength={strength:g} has no place in an A1111 file, whose strength is chosen in the prompt "
-            f"(<hypernet:name:{strength:g}>); A1111 would apply it with 1"
+            f"{target}: strength={file.strength:g} has no place in an A1111 file; it is chosen in the prompt there "
+            f"(<hypernet:name:{file.strength:g}>); A1111 would apply it with 1"
         )
-    shared = [str(width) for width in widths if width not in CROSS_WIDTHS]
-    if method.get("widths") == "cross" and shared:
+    shared = [str(width) for width in file.networks if width not in CROSS_WIDTHS]
+    if file.cross_only and shared:
         raise ArtifactError(
-            f"{source}: widths=cross with width {', '.join(shared)}: A1111 would apply it to self-attention of that "
+            f"{target}: widths=cross with width {', '.join(shared)}: A1111 would apply it to self-attention of that "
             f"width too; text states of its bases have {', '.join(map(str, CROSS_WIDTHS))}"
         )
 

@@ -225,23 +225,42 @@ def of_embeddings(blank: Inspection, file: Embeddings, tensors: Mapping[str, Ten
 
 def of_tensors(blank: Inspection, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Inspection:
     """Fill in what a file of named tensors holds, whatever they mean: each layer's parameters and their norm."""
-    groups: dict[str, list[Tensor]] = {}
-    for name, value in tensors.items():
-        groups.setdefault(_group(name), []).append(value)
     try:
         method = json.loads(facts.get("inlay.method", "{}")).get("name", "unknown")
     except ValueError:
         method = "unknown"
+    groups: dict[str, list[Tensor]] = {}
+    for name, value in tensors.items():
+        groups.setdefault(_group(name, method), []).append(value)
     return replace(
         blank,
         method=method,
-        strengths=tuple(
-            Strength(name, method, _count(values), _norm(values)) for name, values in groups.items() if values
-        ),
+        strengths=tuple(Strength(name, method, _count(values), _norm(values)) for name, values in groups.items()),
         precisions=_precisions(tensors.values()),
         stated_base=_stated(facts),
         facts=facts,
         measure="stored parameters",
+    )
+
+
+def of_method(
+    blank: Inspection, tensors: Mapping[str, Tensor], changes: Updates, base: Mapping[str, Tensor]
+) -> Inspection:
+    """Fill in what a file of one of inlay's methods holds and how it changes a base's weights.
+
+    Args:
+        blank: path, size and format.
+        tensors: the file's.
+        changes: what the method makes of the base's weights and biases, and the file's header.
+        base: as for :func:`of_updates`.
+    """
+    found = of_tensors(blank, tensors, changes.metadata)
+    parameters = {one.name: one.parameters for one in found.strengths}
+    strengths = (_strength(name, update, base) for name, update in changes.layers.items())
+    return replace(
+        found,
+        strengths=tuple(replace(one, form=found.method, parameters=parameters.get(one.name, 0)) for one in strengths),
+        measure="change of the weights",
     )
 
 
@@ -305,10 +324,10 @@ def _stated(facts: Mapping[str, str]) -> str | None:
     return next((facts[key] for key in STATED if facts.get(key)), None)
 
 
-def _group(name: str) -> str:
-    """Return the layer that a tensor belongs to: its name without what layers call their own tensors."""
-    parts = name.split(".")
-    while len(parts) > 1 and (parts[-1] in INSIDE or parts[-1].startswith("lora_")):
+def _group(name: str, method: str) -> str:
+    """Return the layer that a tensor belongs to: its name without what layers and methods call their own tensors."""
+    parts = name.split(".")[:-1] or [name]
+    while len(parts) > 1 and (parts[-1] in INSIDE or parts[-1].startswith(("lora_", f"{method}_"))):
         parts.pop()
     return ".".join(parts)
 

@@ -22,6 +22,7 @@ from inlay.artifacts.inspection import (
     differences,
     of_embeddings,
     of_hypernetwork,
+    of_method,
     of_tensors,
     of_updates,
 )
@@ -35,7 +36,7 @@ from inlay.errors import ArtifactError, ConfigError
 from inlay.run.blueprints import base_blueprint, candidates
 from inlay.run.directory import PIPELINE, RUN_FILE
 from inlay.run.extract import refuse_differing
-from inlay.run.merge import files_of
+from inlay.run.merge import as_differences, files_of, method_of
 from inlay.run.record import read_record
 from inlay.run.weights import load_whole
 
@@ -82,7 +83,13 @@ def _file(path: Path, base: str | None, loaded: StableDiffusion | None) -> Inspe
     except ArtifactError as error:
         if not names:
             raise
-        return _unknown(replace(blank, format="tensors under names"), str(error), header)
+        kind = method_of(header)
+        if kind is None:
+            return _unknown(replace(blank, format="tensors under names"), str(error), header)
+        own = replace(blank, format="inlay")
+        if loaded is None or tensors is None or not kind.merges:
+            return of_tensors(own, *read_state(path))
+        return of_method(own, read_state(path)[0], as_differences(path, loaded), tensors)
     blank = replace(blank, format=name)
     blueprints: Sequence[Blueprint] = []
     if FORMATS[name].contents == "updates":
@@ -106,9 +113,7 @@ def _file(path: Path, base: str | None, loaded: StableDiffusion | None) -> Inspe
 def _unknown(blank: Inspection, reason: str, header: dict[str, str]) -> Inspection:
     """Return what can be said of named tensors that no format explains, and why none does."""
     tensors, _ = read_state(blank.path)
-    own = "inlay.method" in header
-    found = of_tensors(blank, tensors, header)
-    return replace(found, format="inlay", notes=()) if own else replace(found, notes=(reason,))
+    return replace(of_tensors(blank, tensors, header), notes=(reason,))
 
 
 def _model(path: Path, loaded: StableDiffusion | None) -> Inspection:

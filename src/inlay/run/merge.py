@@ -158,7 +158,7 @@ def read_sources(
 
 def _read(path: Path, base: str | None, loaded: StableDiffusion | None) -> tuple[Updates, list[Blueprint]]:
     header = glance(path)[1] if path.is_file() else {}
-    kind = _method(header)
+    kind = method_of(header)
     if kind is not None and not kind.merges:
         name = kind.model_fields["name"].default
         raise ArtifactError(f"{path}: {name} cannot be folded into weights; keep the file beside the base")
@@ -169,7 +169,7 @@ def _read(path: Path, base: str | None, loaded: StableDiffusion | None) -> tuple
                 f"{path}: what {kind.model_fields['name'].default} changes depends on the base's weights; say which "
                 "base by --base MODEL"
             )
-        return _as_differences(path, kind.model_validate_json(header["inlay.method"]), loaded), models
+        return as_differences(path, loaded), models
     one = FORMATS[recognise(path)]
     contents = one.read(path, models)
     if not isinstance(contents, Updates):
@@ -177,11 +177,18 @@ def _read(path: Path, base: str | None, loaded: StableDiffusion | None) -> tuple
     return contents, fitting(contents.layers, models, str(path))
 
 
-def _as_differences(path: Path, method: Method, base: StableDiffusion) -> Updates:
-    """Return what a method's own merging changes in a copy of a base's weights and biases."""
+def as_differences(path: Path, base: StableDiffusion) -> Updates:
+    """Return what the merging of a file's method changes in a copy of a base's weights and biases.
+
+    Raises:
+        TargetError: the base lacks what the method addresses.
+        ArtifactError: the file does not fit there.
+    """
     tensors, header = read_state(path)
     components = copy.deepcopy(base.components)
-    attachment = method.attach(components)
+    kind = method_of(header)
+    assert kind is not None
+    attachment = kind.model_validate_json(header["inlay.method"]).attach(components)
     attachment.load(tensors)
     attachment.merge()
     before, after = weighted_layers(base.components), weighted_layers(components)
@@ -198,7 +205,7 @@ def _as_differences(path: Path, method: Method, base: StableDiffusion) -> Update
     return Updates(layers, header)
 
 
-def _method(header: Mapping[str, str]) -> type[Method] | None:
+def method_of(header: Mapping[str, str]) -> type[Method] | None:
     """Return the method of a file of inlay's own."""
     try:
         return METHODS.get(json.loads(header.get("inlay.method", "{}")).get("name"))
