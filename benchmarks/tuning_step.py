@@ -38,14 +38,18 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
+LENGTH = 77
+
+
 class LetterTokenizer:
-    """Stands for CLIP's tokenizer, whose vocabulary is not here: one token a letter, padded to 77."""
+    """Stands for CLIP's tokenizer, whose vocabulary is not here: one token a letter."""
+
+    bos_token_id = eos_token_id = pad_token_id = 0
 
     def __call__(self, prompts, **_):
         from types import SimpleNamespace
 
-        rows = [[*(1 + ord(letter) % 900 for letter in prompt)][:77] for prompt in prompts]
-        return SimpleNamespace(input_ids=torch.tensor([row + [0] * (77 - len(row)) for row in rows]))
+        return SimpleNamespace(input_ids=[[1 + ord(letter) % 900 for letter in prompt] for prompt in prompts])
 
 
 def make_parts(resolution: int) -> dict[str, torch.nn.Module]:
@@ -97,7 +101,8 @@ def peer(folder: Path, resolution: int, batch: int):
         pixels = torch.stack([read(files[index]) for index in chosen])
         with torch.no_grad():
             latents = vae.encode(pixels).latent_dist.sample() * 0.18215  # pyright: ignore
-            states = text(tokenizer(["a photo of sks dog"] * batch).input_ids)[0]
+            words = tokenizer(["a photo of sks dog"] * batch).input_ids
+            states = text(torch.tensor([row + [0] * (LENGTH - len(row)) for row in words]))[0]
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (batch,))
         output = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, states).sample  # pyright: ignore
@@ -130,10 +135,10 @@ def ours(folder: Path, resolution: int, batch: int, work: Path):
     count = iter(range(10**6))
 
     def losses(step: int, part: slice) -> torch.Tensor:
-        return diffusion.losses(dataset.batch(0, step, batch), step, part)
+        return diffusion.losses([dataset.batch(0, step, batch)], step, part)
 
     def step() -> None:
-        trainer.step(next(count), 1e-4, losses, lambda step, part: [])
+        trainer.step(next(count), 1e-4, [losses], lambda step, part: [])
 
     return step
 
