@@ -307,8 +307,30 @@ def test_an_unfinished_run_and_a_missing_file(run, tmp_path):
     with pytest.raises(ArtifactError, match="no such file"):
         open_file(tmp_path / "gone.safetensors")
     (tmp_path / "text.safetensors").write_text("text")
-    with pytest.raises(ArtifactError, match="of no format that inlay reads"):
+    with pytest.raises(ArtifactError, match=r"text.safetensors: not a safetensors file"):
         open_file(tmp_path / "text.safetensors")
+    save_file({"a.weight": torch.zeros(2, 2), "b.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"of no format that inlay reads; it reads: inlay, diffusers"):
+        open_file(tmp_path / "model.safetensors")
+
+
+class Harmful:
+    def __reduce__(self):
+        return Path.touch, (Path("harm"),)
+
+
+def test_pickled_files_are_read_by_restricted_means(tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layers = {name: low_rank(TINY.shapes[name]) for name in LAYERS}
+    tensors = load_file(FORMATS["kohya"].write(tmp_path / "file.safetensors", Updates(layers), [TINY]))
+    torch.save(tensors, "file.pt")
+    opened = open_file(Path("file.pt"), str(tiny_base))
+    assert opened.format == "kohya"
+    same(opened.contents.layers, layers)
+    torch.save({**tensors, "lora_unet_conv_in.alpha": Harmful()}, "file.pt")
+    with pytest.raises(ArtifactError, match=r"file.pt: refused: it asks for getattr, and only tensors"):
+        open_file(Path("file.pt"), str(tiny_base))
+    assert not Path("harm").exists()
 
 
 def test_a_base_is_named_as_the_ecosystem_names_it(tmp_path, tiny_base):

@@ -11,7 +11,7 @@ from inlay.artifacts import a1111_hypernetwork, bitfit_file, diffusers_lora, inl
 from inlay.artifacts.blueprint import Blueprint
 from inlay.artifacts.embeddings import Layout, read_embeddings, write_embeddings
 from inlay.artifacts.embeddings import recognises as recognises_embedding
-from inlay.artifacts.state import glance
+from inlay.artifacts.state import glance, read_state
 from inlay.errors import ArtifactError
 
 
@@ -132,7 +132,7 @@ def recognise(path: Path, formats: Mapping[str, Format] = FORMATS) -> str:
     """Return the name of a file's format.
 
     Raises:
-        ArtifactError: there is no such file, or no format recognises it.
+        ArtifactError: there is no such file, it cannot be opened by restricted means, or no format recognises it.
     """
     if not path.exists():
         raise ArtifactError(f"{path}: no such file")
@@ -145,4 +145,6 @@ def recognise(path: Path, formats: Mapping[str, Format] = FORMATS) -> str:
             f"{path}: the result of a method that no other program has ({method[:60]}...); "
             "`inlay sample --adapter` draws with it"
         )
+    if path.is_file():
+        read_state(path)  # says what is wrong with a file that is broken, or refused for what else is in it
     raise ArtifactError(f"{path}: of no format that inlay reads; it reads: {', '.join(formats)}")
