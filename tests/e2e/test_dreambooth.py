@@ -45,7 +45,7 @@ def inlay(cache: Path, *arguments, launcher=()) -> str:
 
 
 def drawn(cache: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in cache.glob("class-images/*/*.png")}
+    return {path.name: path.read_bytes() for path in cache.glob("class-images/*/[0-9]*.png")}
 
 
 def planned(run_file: Path, cache: Path, *overrides: str) -> dict:
