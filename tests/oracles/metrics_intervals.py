@@ -1,6 +1,6 @@
 """Measures how often intervals cover: the table in docs/concepts/metrics.md.
 
-Sets of pictures are drawn again and again from a known distribution, 16 correlated features, against one kept reference.
+Sets of pictures are drawn again and again from a known distribution, 16 correlated features, against a kept reference.
 An interval for this number of pictures should cover the mean of the figure over all draws; one for a distance without
 bias should cover the distance that infinitely many pictures have. From the project's root:
 

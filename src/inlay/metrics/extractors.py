@@ -141,7 +141,7 @@ def _tabletop(place: str, weights: Path, device: str) -> Extractor:
     if place:
         raise ConfigError(f"The extractor tabletop ships with inlay and takes no path; given: tabletop:{place}.")
     folder = embedded.embedded_tower()
-    tower: nn.Module = CLIPTextModel.from_pretrained(folder.parent / "text_encoder").eval().float()
+    tower: Any = CLIPTextModel.from_pretrained(folder.parent / "text_encoder").eval().float()
     tower.to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder.parent / "tokenizer")
     projection = load_file(folder / "text_projection.safetensors")["text_projection.weight"].float().to(device)
