@@ -71,7 +71,7 @@ def test_every_method_is_documented(name, capsys):
 
 
 def test_an_unknown_method_is_refused_with_the_nearest(capsys):
-    assert main(["methods", "lroa"]) == 2
+    assert main(["methods", "hypernetwrok"]) == 2
     message = capsys.readouterr().err
-    assert "no method 'lroa'; there are " in message
-    assert "did you mean 'lora'?" in message
+    assert "no method 'hypernetwrok'; there are " in message
+    assert "did you mean 'hypernetwork'?" in message

@@ -20,17 +20,23 @@ def emit_json(data: Any) -> None:
     print(json.dumps(data, indent=2, allow_nan=False))
 
 
+UNBROKEN = 32
+"""Letters up to which the first column of a table keeps its words whole."""
+
+
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print rows under headers; headers that start with ">" name columns of numbers, aligned to the right."""
     if title:
         console.print(title, style="bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for header in headers:
-        table.add_column(
-            header.removeprefix(">"), justify="right" if header.startswith(">") else "left", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+    texts = [[str(cell) for cell in row] for row in rows]
+    for index, header in enumerate(headers):
+        # Names can be copied from a row's beginning only where they are not broken.
+        names = index == 0 and all(len(row[0]) <= UNBROKEN for row in texts)
+        justify = "right" if header.startswith(">") else "left"
+        table.add_column(header.removeprefix(">"), justify=justify, overflow="fold", no_wrap=names)
+    for row in texts:
+        table.add_row(*row)
     console.print(table)
     console.print()
 
