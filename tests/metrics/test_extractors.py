@@ -56,6 +56,11 @@ def test_the_embedded_towers_match_pictures_with_their_captions(tmp_path):
     images = extractors.extract(extractor, [picture.image for picture in shown])
     captions = extractors.extract_texts(extractor, [picture.caption for picture in shown])
     assert images.values == pytest.approx(image_features(np.stack([picture.image for picture in shown])), abs=1e-4)
+    small, large = shown[0].image, np.kron(shown[1].image, np.ones((2, 1, 1), np.uint8))
+    mixed = extractors.extract(extractor, [small, large])  # of unequal sizes
+    assert mixed.values == pytest.approx(
+        np.concatenate([image_features(small[None]), image_features(large[None])]), abs=1e-4
+    )
     rotated = extractors.Features(np.roll(captions.values, 1, 0), captions.extractor, captions.fingerprint)
     assert clip_text(images, captions).value > clip_text(images, rotated).value + 0.1
     # retrieval among 24 captions, by chance 1 in 24; the model card says 80 % among 64

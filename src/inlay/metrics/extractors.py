@@ -147,6 +147,8 @@ def _tabletop(place: str, weights: Path, device: str) -> Extractor:
     projection = load_file(folder / "text_projection.safetensors")["text_projection.weight"].float().to(device)
 
     def pictures(some: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        if len({picture.shape for picture in some}) == 1:
+            return embedded.image_features(np.stack(some))
         return np.concatenate([embedded.image_features(picture[None]) for picture in some])
 
     def texts(prompts: Sequence[str]) -> NDArray[np.float32]:
