@@ -11,7 +11,7 @@ from inlay.base.settings import BaseSettings
 from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.data.dataset import Dataset
 from inlay.data.prior import Prior, make_prior
-from inlay.data.settings import DataSettings
+from inlay.data.settings import DataSettings, PriorSettings
 from inlay.data.sources import Example, Loaded
 from inlay.methods import Method
 from inlay.objective.settings import Objective
@@ -39,7 +39,7 @@ class Run:
     """A step's losses and gradients on a tiny base, with a method attached and its parameters off their start."""
 
     def __init__(self, tiny_base, method: Method, folder, **train):
-        settings = DataSettings(source="photos", prior={"prompt": "a dog", "weight": WEIGHT})
+        settings = DataSettings(source="photos", prior=PriorSettings(prompt="a dog", weight=WEIGHT))
         word = getattr(method, "token", "sks")
         subject = Dataset(tuple(example(n, f"a {word} dog") for n in range(4)), (), settings, 32)
         self.subject = subject
@@ -65,7 +65,11 @@ class Run:
         terms = {"instance_loss": 1.0, "prior_loss": WEIGHT}
         loop = Loop(self.train, parameters, 1e-3, 0, 4, self.folder, ACCELERATOR, "run", terms)
         gradients: dict[str, torch.Tensor] = {}
-        loop.optimizer.step = lambda *_, **__: gradients.update({n: p.grad.clone() for n, p in parameters.items()})
+
+        def keep(*_, **__):
+            gradients.update({name: p.grad.clone() for name, p in parameters.items() if p.grad is not None})
+
+        loop.optimizer.step = keep
 
         def some(cut):
             return lambda step, part: self.diffusion.losses(self.batches(step)[cut], step, part)

@@ -31,7 +31,8 @@ def drawn(draw):
 
 
 def section(folder, prior=None, **settings):
-    return DataSettings(source=str(folder), prompt="a sks toy", prior={"prompt": "a toy", **(prior or {})}, **settings)
+    own = {"prompt": "a toy", **(prior or {})}
+    return DataSettings.model_validate({"source": str(folder), "prompt": "a sks toy", "prior": own, **settings})
 
 
 @pytest.mark.parametrize(
