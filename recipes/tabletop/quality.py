@@ -147,7 +147,7 @@ def draw_grid(images: np.ndarray, prompts: tuple[str, ...], path: Path) -> None:
     figure, axes = pyplot.subplots(rows, 8, figsize=(12, 2.05 * rows), dpi=80)
     for axis, image, prompt in zip(axes.flat, images, prompts, strict=True):
         axis.imshow(image, interpolation="bicubic")
-        axis.set_title(textwrap.fill(prompt, 24), y=-0.02, va="top", fontsize=6.5)
+        axis.set_title(textwrap.fill(prompt, 24), y=-0.04, pad=0, va="top", fontsize=6.5)
         axis.axis("off")
     figure.subplots_adjust(0.005, 0.05, 0.995, 0.995, wspace=0.05, hspace=0.32)
     figure.savefig(path)
