@@ -36,7 +36,7 @@ class Prefix(Method):
 
     result: ClassVar[Literal["adapter", "pipeline"]] = "adapter"
     file_name: ClassVar[str] = "prefix.safetensors"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 1e-2
     merges: ClassVar[bool] = False
 
     @property
