@@ -54,7 +54,7 @@ FAMILY: dict[str, list[Method]] = {
     "oft": [
         OFT(oft_block_size=8),
         OFT(oft_block_size=16, targets="transformer"),
-        OFT(oft_block_size=4, block_share=True, text_encoder=True),
+        OFT(oft_block_size=4, text_encoder=True),
     ],
     "pvera": [PVeRA(rank=16), PVeRA(rank=8, targets="everything", text_encoder=True, projection_prng_key=5)],
     "randlora": [RandLoRA(rank=8, alpha=8), RandLoRA(rank=5, alpha=2, targets="everything", text_encoder=True)],

@@ -77,7 +77,6 @@ FORMULAS: list[tuple[LayerMethod, Any]] = [
     (IA3(feedforward=()), lambda i, o, k: o),
     (IA3(feedforward=("to_q",)), lambda i, o, k: o),
     (OFT(oft_block_size=4), lambda i, o, k: i // 4 * 4 * 3 // 2),
-    (OFT(oft_block_size=4, block_share=True), lambda i, o, k: 4 * 3 // 2),
     (BOFT(boft_block_size=4, boft_n_butterfly_factor=2), lambda i, o, k: 2 * i * 4 + o),
     (HRA(rank=4), lambda i, o, k: 4 * i),
     (VeRA(rank=7), lambda i, o, k: 7 + o),

@@ -18,8 +18,9 @@ class DeLoRA(PeftMethod):
     name: Literal["delora"] = "delora"
     rank: Annotated[int, Field(ge=1)] = 8
     """r, the inner width of the update."""
-    delora_lambda: Annotated[float, Field(gt=0)] = 15.0
-    """What lambda, the learned strength of each layer, begins at."""
+    delora_lambda: Annotated[float, Field(gt=0)] = 1.0
+    """What lambda, the learned strength of each layer, begins at. (The publication tunes language models with 15, which
+    throws a diffusion model off at the first step.)"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping an input of the update during training."""
 

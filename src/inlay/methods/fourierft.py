@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +11,7 @@ from inlay.methods.frequencies import FrequencyMethod
 
 if TYPE_CHECKING:
     from peft import FourierFTConfig
+    from torch import nn
 
 
 class FourierFT(FrequencyMethod):
@@ -20,7 +22,11 @@ class FourierFT(FrequencyMethod):
     """By which the update is multiplied."""
 
     file_name: ClassVar[str] = "fourierft.safetensors"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 5e-3
+
+    def wrappers(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+        self.refuse_more_than_fit(layers)
+        return super().wrappers(layers)
 
     def peft_config(self, names: list[str], pattern: str) -> FourierFTConfig:
         from peft import FourierFTConfig

@@ -26,10 +26,14 @@ class FrequencyMethod(PeftMethod):
         """Wrap the chosen layers; see :meth:`Method.attach`."""
         return FrequencyAttachment(self, *self.chosen(components))
 
-    def wrappers(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+    def refuse_more_than_fit(self, layers: Mapping[str, Any]) -> None:
+        """Hold the number of coefficients against each layer.
+
+        Raises:
+            TargetError: a layer has fewer weights.
+        """
         weights = {name: size(layer, "inputs") * size(layer, "outputs") for name, layer in layers.items()}
         refuse_larger("n_frequency", self.n_frequency, weights, "weights")
-        return super().wrappers(layers)
 
 
 class FrequencyAttachment(LayerAttachment):

@@ -23,7 +23,7 @@ class HiRA(PeftMethod):
     """Probability of dropping an input of the update during training."""
 
     file_name: ClassVar[str] = "hira.safetensors"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 5e-3
     wraps: ClassVar[Kind] = "convolutional"
 
     @property

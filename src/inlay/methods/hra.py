@@ -22,7 +22,7 @@ class HRA(LayerMethod):
     """r, the number of reflections; even."""
 
     file_name: ClassVar[str] = "hra.safetensors"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     wraps: ClassVar[Kind] = "pointwise"
 
     @field_validator("rank")

@@ -30,7 +30,7 @@ class LoHa(PeftMethod):
     """Probability of leaving out a layer's update in a training step."""
 
     file_name: ClassVar[str] = "loha.safetensors"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 2e-3
     wraps: ClassVar[Kind] = "convolutional"
 
     def peft_config(self, names: list[str], pattern: str) -> LoHaConfig:

@@ -33,7 +33,7 @@ class LoKr(PeftMethod):
     """Probability of leaving out a layer's update in a training step."""
 
     file_name: ClassVar[str] = "lokr.safetensors"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     wraps: ClassVar[Kind] = "convolutional"
 
     def peft_config(self, names: list[str], pattern: str) -> LoKrConfig:

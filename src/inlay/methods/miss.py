@@ -24,7 +24,7 @@ class MiSS(PeftMethod):
     """Probability of dropping an input of the update during training."""
 
     file_name: ClassVar[str] = "miss.safetensors"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 5e-4
 
     def wrappers(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         refuse_larger("rank", self.rank, {name: size(layer, "inputs") for name, layer in layers.items()}, "inputs")

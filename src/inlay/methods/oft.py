@@ -21,11 +21,9 @@ class OFT(PeftMethod):
     name: Literal["oft"] = "oft"
     oft_block_size: Annotated[int, Field(ge=2)] = 32
     """b, the side of R's blocks; must divide the inputs of all chosen layers."""
-    block_share: bool = False
-    """Use one block for all inputs of a layer."""
 
     file_name: ClassVar[str] = "oft.safetensors"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 5e-4
     # PEFT rotates the window of larger convolutions by unfolding and folding, which adds up overlapping windows: it
     # changes the base before anything is learned, and merges into something else.
     wraps: ClassVar[Kind] = "pointwise"
@@ -43,7 +41,6 @@ class OFT(PeftMethod):
 
         return OFTConfig(
             oft_block_size=self.oft_block_size,
-            block_share=self.block_share,
             # The series that PEFT uses by default is orthogonal only near the start.
             use_cayley_neumann=False,
             target_modules=pattern,

@@ -26,7 +26,7 @@ class RandLoRA(PeftMethod):
     """Probability of dropping an input of the update during training."""
 
     file_name: ClassVar[str] = "randlora.safetensors"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 5e-4
 
     def peft_config(self, names: list[str], pattern: str) -> RandLoraConfig:
         from peft import RandLoraConfig

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from inlay.methods.peft_layers import PeftMethod, refuse_uneven
+from inlay.methods.peft_layers import ADAPTER, PeftMethod, refuse_uneven
 
 if TYPE_CHECKING:
     from peft import VBLoRAConfig
@@ -30,7 +30,7 @@ class VBLoRA(PeftMethod):
     """Probability of dropping an input of the update during training."""
 
     file_name: ClassVar[str] = "vblora.safetensors"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 5e-3
 
     @model_validator(mode="after")
     def _consistent(self) -> VBLoRA:
@@ -44,7 +44,16 @@ class VBLoRA(PeftMethod):
 
     def wrappers(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         refuse_uneven("vector_length", self.vector_length, layers, ("inputs", "outputs"))
-        return super().wrappers(layers)
+        import torch
+        from torch import nn
+
+        from inlay.methods.vector_bank import Mixed
+
+        config = self.peft_config(list(layers), "")
+        vectors = torch.empty(self.num_vectors, self.vector_length)
+        nn.init.uniform_(vectors, -config.init_vector_bank_bound, config.init_vector_bank_bound)
+        bank = nn.ParameterDict({ADAPTER: nn.Parameter(vectors)})
+        return {name: Mixed(layer, bank, ADAPTER, config, self.rank) for name, layer in layers.items()}
 
     def peft_config(self, names: list[str], pattern: str) -> VBLoRAConfig:
         from peft import VBLoRAConfig

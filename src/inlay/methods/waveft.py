@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from inlay.methods.frequencies import FrequencyMethod
+from inlay.methods.peft_layers import ADAPTER
 
 if TYPE_CHECKING:
     from peft import WaveFTConfig
+    from torch import nn
 
 
 class WaveFT(FrequencyMethod):
@@ -22,7 +25,14 @@ class WaveFT(FrequencyMethod):
     """The wavelet, by PyWavelets' names; `db1` is Haar's."""
 
     file_name: ClassVar[str] = "waveft.safetensors"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 5e-4
+
+    def wrappers(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+        from inlay.methods.waves import Waves
+
+        self.refuse_more_than_fit(layers)
+        config = self.peft_config(list(layers), "")
+        return {name: Waves(layer, ADAPTER, config, self.n_frequency) for name, layer in layers.items()}
 
     def peft_config(self, names: list[str], pattern: str) -> WaveFTConfig:
         from peft import WaveFTConfig

@@ -159,7 +159,8 @@ class _Emulation(TorchFunctionMode):
     def __init__(self, arithmetic: Arithmetic):
         super().__init__()
         self._lowered, self._accelerator = arithmetic.lowered, arithmetic.accelerator
-        self._weights: dict[int, Tensor] | None = {}
+        # With the tensor itself, so that it lives on and no other one comes to its id.
+        self._weights: dict[int, tuple[Tensor, Tensor]] | None = {}
 
     def end_of_forward(self) -> None:
         """Forget the cast weights, as autocast does when its context ends."""
@@ -188,8 +189,8 @@ class _Emulation(TorchFunctionMode):
         if self._weights is None or not (tensor.is_leaf and tensor.requires_grad):
             return tensor.to(dtype)
         if id(tensor) not in self._weights:
-            self._weights[id(tensor)] = tensor.to(dtype)
-        return self._weights[id(tensor)]
+            self._weights[id(tensor)] = tensor, tensor.to(dtype)
+        return self._weights[id(tensor)][1]
 
 
 def _fused_attention(
