@@ -250,7 +250,9 @@ def test_plain_diffusers_reads_the_file_to_the_same_outputs(method: Lora, tmp_pa
     theirs = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     assert torch.equal(outputs(theirs), base)
     pipe.load_lora_weights(folder)
-    torch.testing.assert_close(outputs(theirs), outputs(components), atol=1e-6, rtol=1e-6)
+    # PiSSA's file is the difference of two low-rank products: what both share cancels but for rounding.
+    tolerance = 1e-6 if method.init in ("default", "gaussian") else 1e-4
+    torch.testing.assert_close(outputs(theirs), outputs(components), atol=tolerance, rtol=tolerance)
     assert (outputs(theirs) - base).abs().max() > 1e-3
 
 

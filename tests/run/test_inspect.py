@@ -123,5 +123,5 @@ def test_what_is_not_there_or_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="gone: no such file or directory"):
         inspect(tmp_path / "gone")
     (tmp_path / "text.txt").write_text("hello")
-    with pytest.raises(ArtifactError, match="of no format that inlay reads"):
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
         inspect(tmp_path / "text.txt")
