@@ -1,0 +1,1 @@
+"""Studies: which method, position or weighting is better, with statistics that hold."""
