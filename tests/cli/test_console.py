@@ -74,3 +74,8 @@ def test_a_charts_columns_are_means_of_their_values():
     assert chart([0, 8, 2, 2, 4, 4], width=3, height=1) == ["█▄█"]
     rows = chart([1.0] * 1000)
     assert rows == ["█" * 64] * 5
+
+
+def test_colons_in_a_cell_are_no_emoji(capsys):
+    print_table(["pictures"], [["tabletop:train: 40 [to train on]"]])
+    assert "tabletop:train: 40 [to train on]" in capsys.readouterr().out

@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-# Square brackets in paths, captions and types are text, never rich's markup.
-console = Console(markup=False, highlight=False)
+# Square brackets and colons in paths, captions and types are text, never markup or the names of emoji.
+console = Console(markup=False, emoji=False, highlight=False)
 
 
 def emit_json(data: Any) -> None:

@@ -21,7 +21,7 @@ class TerminalReporter:
         """Begin. With ``to_stderr`` standard output stays free for JSON."""
         from rich.console import Console
 
-        self._console = Console(stderr=True, markup=False, highlight=False) if to_stderr else console
+        self._console = Console(stderr=True, markup=False, emoji=False, highlight=False) if to_stderr else console
         self._live = self._console.is_terminal
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -25,7 +25,7 @@ class RoAd(PeftMethod):
     layers."""
 
     file_name: ClassVar[str] = "road.safetensors"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-2
 
     @field_validator("group_size")
     @classmethod
