@@ -22,7 +22,7 @@ from inlay.objective.timesteps import TimestepSampling
 from inlay.objective.weighting import Weighting
 from inlay.run.config import Denoiser, PretrainConfig, PreviewSettings, RunConfig
 from inlay.train.schedules import LearningRateSchedule
-from inlay.train.settings import AdamW, Ema, TrainSettings
+from inlay.train.settings import AdamW, Ema, PowerEma, TrainSettings
 
 PAGE = Path(__file__).parent / "reference" / "run-file.md"
 HEAD = """# The run file
@@ -74,7 +74,8 @@ def page() -> str:
     parts += [section(f"`objective.weighting`: {name}", model, 3) for name, model in members(Weighting).items()]
     parts += [section(f"`objective.timesteps`: {name}", model, 3) for name, model in members(TimestepSampling).items()]
     parts += [section("`train`", TrainSettings), section("`train.schedule`", LearningRateSchedule, 3)]
-    parts += [section("`train.optimizer`: adamw", AdamW, 3), section("`train.ema`", Ema, 3)]
+    parts += [section("`train.optimizer`: adamw", AdamW, 3), section("`train.ema`: exponential", Ema, 3)]
+    parts += [section("`train.ema`: power", PowerEma, 3)]
     parts += [section("`preview`", PreviewSettings), section("`denoiser`", Denoiser)]
     return "\n".join(parts)
 

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from inlay.run.average import Averaged
     from inlay.run.draw import Drawn
     from inlay.run.job import Result
     from inlay.run.plan import Plan
 
 __version__ = "0.1.0"
-__all__ = ["plan", "pretrain", "sample", "tune"]
+__all__ = ["average", "plan", "pretrain", "sample", "tune"]
 
 
 def plan(**sections: Any) -> Plan:
@@ -69,6 +70,17 @@ def sample(target: str | Path, prompts: str | Sequence[str], **options: Any) -> 
     from inlay.run.draw import draw, load_target
 
     return draw(load_target(target), prompts, **options)
+
+
+def average(run: str | Path, sigma_rel: float, out: str | Path | None = None) -> Averaged:
+    """Average a run's weights over another length; the run was trained with ``train.ema: {name: power}``.
+
+    Raises:
+        InlayError: there is no such run, or the place is taken; see :func:`inlay.run.average.average`.
+    """
+    from inlay.run.average import average
+
+    return average(run, sigma_rel, out)
 
 
 def _execute(kind: Any, sections: dict[str, Any]) -> Result:

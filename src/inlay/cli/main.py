@@ -25,6 +25,7 @@ VERBS = {
     "tune": ("inlay.cli.tune", "Tune a model on your pictures."),
     "sample": ("inlay.cli.sample", "Draw pictures with a tuned model."),
     "pretrain": ("inlay.cli.pretrain", "Train a model from scratch."),
+    "average": ("inlay.cli.average", "Average a run's weights over another length, after the run."),
     "export": ("inlay.cli.export", "Write an adapter in the format of another program."),
     "import": ("inlay.cli.import_", "Take over an adapter file of another program."),
     "analyze": ("inlay.cli.analyze", "Draw conflicts between timesteps, and how near weightings are to the optimum."),

@@ -221,6 +221,8 @@ def _print_disk(plan: Plan) -> None:
         ("cache of text states", disk.text_bytes),
         ("checkpoints", disk.checkpoints_bytes),
     ]
+    if disk.averages_bytes:
+        rows.append(("stored averages", disk.averages_bytes))
     if plan.data.prior is not None:
         rows.append(("class pictures", disk.class_images_bytes))
     print_table(["disk", ">size"], [(name, "unknown" if size is None else human_bytes(size)) for name, size in rows])

@@ -151,7 +151,7 @@ def footprint(
     picture_flops = config.preview.steps * called.flops // at_a_time + decoded.flops // decoded_at_a_time
 
     trained = sum(parameter.nbytes for parameter in owned.values())
-    average = trained if train.ema else 0
+    average = trained * train.averages
     originals = sum(
         parameter.nbytes
         for attachment in attachments
@@ -171,7 +171,8 @@ def footprint(
     spare = ALLOCATOR_SHARE if on_cpu else 0.0
     encoding = (weights if cached else standing) + round((1 + spare) * max(encoded.peak_bytes, read.peak_bytes))
     # While averaged weights are in place, the others are kept aside.
-    previews = standing + average + round((1 + spare) * max(called.peak_bytes, decoded.peak_bytes))
+    aside = trained if train.ema else 0
+    previews = standing + aside + round((1 + spare) * max(called.peak_bytes, decoded.peak_bytes))
     fragments = round(spare * costs[False].activations_bytes)
     training = {checkpointing: standing + each.peak_bytes + fragments for checkpointing, each in costs.items()}
     memory = Memory(

@@ -26,6 +26,7 @@ from inlay.run.footprint import Memory, Work, footprint
 from inlay.run.machine import Machine, this_machine
 from inlay.run.words import check_captions
 from inlay.train.precision import LOWERED
+from inlay.train.settings import PowerEma, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -135,6 +136,8 @@ class Disk:
     """Class pictures that the base draws, those of earlier runs counted; an estimate."""
     checkpoints_bytes: int
     """Those that are kept at a time."""
+    averages_bytes: int
+    """Stored averages of the weights (`train.ema: {name: power}`), at most."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +274,8 @@ def make_plan(config: JobConfig) -> Plan:
             latents_bytes=_latents_bytes(config.data, dataset, class_images, tuned, architecture),
             text_bytes=_text_bytes(dataset, class_images, tuned, architecture, text_itemsize),
             class_images_bytes=_class_images_bytes(class_images, resolution),
-            checkpoints_bytes=4 * trainable * (4 if config.train.ema else 3) * config.train.keep_checkpoints,
+            checkpoints_bytes=4 * trainable * (3 + config.train.averages) * config.train.keep_checkpoints,
+            averages_bytes=_averages_bytes(config.train, trainable, steps),
         ),
         machine=machine,
         fits=memory.peak_bytes <= machine.available_bytes,
@@ -365,6 +369,13 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + -(-length // 8) * 8 + end  # eight bytes of length, the header padded to a multiple of eight
+
+
+def _averages_bytes(train: TrainSettings, trainable: int, steps: int | None) -> int:
+    if not isinstance(train.ema, PowerEma):
+        return 0
+    moments = train.ema.snapshots if steps is None else min(steps, train.ema.snapshots)
+    return 4 * trainable * train.averages * moments
 
 
 def _class_images_bytes(class_images: ClassImagesPlan | None, resolution: int) -> int | None:

@@ -22,10 +22,11 @@ from inlay.artifacts.files import write_text, writing
 from inlay.errors import ArtifactError, TrainingError
 from inlay.randomness import derive
 from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from inlay.train.ema import EMA
+from inlay.train.ema import EMA, Averages, PowerEMA
 from inlay.train.precision import autocast
 from inlay.train.schedules import multiplier
-from inlay.train.settings import TrainSettings
+from inlay.train.settings import PowerEma, TrainSettings
+from inlay.train.snapshots import drop_later, interval, take_snapshot
 
 SMOOTHING = 0.98
 """Share of the old value in the smoothed loss that is shown."""
@@ -160,7 +161,7 @@ class Loop:
             weight_decay=optimizer.weight_decay,
             fused=True,
         )
-        self.ema = EMA(parameters.values(), settings.ema.decay, settings.ema.warmup) if settings.ema else None
+        self.ema = _averages(settings, parameters)
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=settings.precision == "fp16")
         self._stop_asked: float | None = None
 
@@ -219,6 +220,7 @@ class Loop:
                     images = step * self.settings.batch_size
                     report(Progress(step, self.total_steps, images, seconds, loss, smoothed, rate, norm, left))
                 after_step(step)
+                self._take_snapshot(step, last)
                 if outcome.stopped or (every and (step % every == 0 or last)):
                     self._save(step, seconds, smoothed)
         outcome.steps, outcome.seconds, outcome.smoothed_loss = step, seconds, smoothed
@@ -370,8 +372,23 @@ class Loop:
             )
         self.accelerator.wait_for_everyone()
 
+    def _take_snapshot(self, step: int, last: bool) -> None:
+        """Store the averages from which others can be made after the run, where the run keeps such."""
+        if not (isinstance(self.ema, PowerEMA) and isinstance(self.settings.ema, PowerEma)):
+            return
+        if self.accelerator.is_main_process:
+            distance = interval(step, self.total_steps, self.settings.ema.snapshots)
+            if last or step % distance == 0:
+                lengths = {
+                    length: dict(zip(self.parameters, self.ema.values(which), strict=True))
+                    for which, length in enumerate(self.ema.sigma_rel)
+                }
+                take_snapshot(self.directory, step, distance, lengths)
+
     def _resume(self) -> tuple[int, float, float, int | None]:
         found = checkpoints(self.directory / "checkpoints")
+        if self.accelerator.is_main_process and isinstance(self.ema, PowerEMA):
+            drop_later(self.directory, int(found[-1].name.removeprefix("step-")) if found else 0)
         if not found:
             return 0, 0.0, 0.0, None
         tensors, optimizer, facts = load_checkpoint(found[-1])
@@ -441,6 +458,14 @@ class Loop:
         result = self.accelerator.reduce(values, "sum")
         assert isinstance(result, Tensor)
         return result
+
+
+def _averages(settings: TrainSettings, parameters: Mapping[str, nn.Parameter]) -> Averages | None:
+    if settings.ema is None:
+        return None
+    if isinstance(settings.ema, PowerEma):
+        return PowerEMA(parameters.values(), settings.ema.sigma_rel)
+    return EMA(parameters.values(), settings.ema.decay, settings.ema.warmup)
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from inlay.errors import ConfigError
 from inlay.settings import Settings
 from inlay.train.precision import Precision
+from inlay.train.profiles import LONGEST
 from inlay.train.schedules import LearningRateSchedule
 
 
@@ -25,12 +26,38 @@ class AdamW(Settings):
 
 
 class Ema(Settings):
-    """An exponential moving average of the trained weights; previews and the result use it."""
+    """An exponential moving average of the trained weights; previews and the result use it. The name can be left
+    out."""
 
+    name: Literal["exponential"] = "exponential"
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Share of the old average that each step keeps."""
     warmup: bool = True
     """Begin with a smaller decay, n / (n + 9) at step n."""
+
+
+class PowerEma(Settings):
+    """Averages whose length is a share of the training so far (EDM2, arXiv 2312.02696). `inlay average` makes one
+    of any other length after the run."""
+
+    name: Literal["power"] = "power"
+    sigma_rel: Annotated[tuple[Annotated[float, Field(gt=0, le=LONGEST)], ...], Field(min_length=1)] = (0.05, 0.10)
+    """Standard deviation of each average's profile over the steps done. Previews and the result use the first; two are
+    enough to make others from. Each takes as much memory as the trained weights."""
+    snapshots: Annotated[int, Field(ge=1)] = 16
+    """How many times in the run the averages are stored, evenly spread, in the folder `averages` of the run directory;
+    where only the clock ends the run, between half as many and so many."""
+
+    @model_validator(mode="after")
+    def _lengths_differ(self) -> PowerEma:
+        if len(set(self.sigma_rel)) < len(self.sigma_rel):
+            raise ValueError(f"sigma_rel={list(self.sigma_rel)}: the same length twice; give different ones")
+        return self
+
+
+def _named(value: Any) -> Any:
+    """Let the exponential average go without a name, as it is mostly written."""
+    return {"name": "exponential", **value} if isinstance(value, dict) else value
 
 
 class TrainSettings(Settings):
@@ -62,7 +89,7 @@ class TrainSettings(Settings):
     """Arithmetic of the denoiser. With bf16 and fp16 frozen weights are kept in it too; trained ones stay float32."""
     gradient_checkpointing: bool = False
     """Compute the denoiser's activations twice instead of keeping them."""
-    ema: Ema | None = None
+    ema: Annotated[Ema | PowerEma, Field(discriminator="name"), BeforeValidator(_named)] | None = None
     """Average the weights; null for not."""
     checkpoint_every: Annotated[int, Field(ge=1)] | None = 250
     """Steps between checkpoints, from which a stopped run goes on; null for none but at a graceful stop."""
@@ -82,6 +109,11 @@ class TrainSettings(Settings):
                 f"batch_size={self.batch_size} cannot be cut into accumulate={self.accumulate} equal parts"
             )
         return self
+
+    @property
+    def averages(self) -> int:
+        """How many averages of the weights are kept beside them."""
+        return len(self.ema.sigma_rel) if isinstance(self.ema, PowerEma) else int(self.ema is not None)
 
     def micro_batch(self, processes: int) -> int:
         """Return how many pictures go through the denoiser together.
