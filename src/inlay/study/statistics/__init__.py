@@ -1,0 +1,1 @@
+"""What a study's table says: tests, effect sizes with intervals, comparisons, power. Needs no torch."""
