@@ -21,6 +21,7 @@ from inlay.objective.settings import Objective
 from inlay.objective.timesteps import TimestepSampling
 from inlay.objective.weighting import Weighting
 from inlay.run.config import Denoiser, PretrainConfig, PreviewSettings, RunConfig
+from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.train.schedules import LearningRateSchedule
 from inlay.train.settings import AdamW, Ema, PowerEma, TrainSettings
 
@@ -76,7 +77,8 @@ def page() -> str:
     parts += [section("`train`", TrainSettings), section("`train.schedule`", LearningRateSchedule, 3)]
     parts += [section("`train.optimizer`: adamw", AdamW, 3), section("`train.ema`: exponential", Ema, 3)]
     parts += [section("`train.ema`: power", PowerEma, 3)]
-    parts += [section("`preview`", PreviewSettings), section("`denoiser`", Denoiser)]
+    parts += [section("`preview`", PreviewSettings), section("`evaluate`", EvaluateSettings)]
+    parts += [section("`denoiser`", Denoiser)]
     return "\n".join(parts)
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "plan": ("inlay.cli.plan", "Show what a run would train, need and cost, before anything is loaded."),
     "tune": ("inlay.cli.tune", "Tune a model on your pictures."),
     "sample": ("inlay.cli.sample", "Draw pictures with a tuned model."),
+    "evaluate": ("inlay.cli.evaluate", "Measure what a tuned model draws, and what went wrong in tuning."),
     "pretrain": ("inlay.cli.pretrain", "Train a model from scratch."),
     "average": ("inlay.cli.average", "Average a run's weights over another length, after the run."),
     "export": ("inlay.cli.export", "Write an adapter in the format of another program."),

@@ -11,6 +11,7 @@ from inlay.base.settings import BaseSettings
 from inlay.data.settings import DataSettings
 from inlay.methods import METHODS, Full, Method
 from inlay.objective.settings import Objective
+from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.run.load import SHORTHANDS, config_hash
 from inlay.settings import Settings
 from inlay.train.settings import TrainSettings
@@ -98,6 +99,8 @@ class JobConfig(Settings, ABC):
     """How long and how to train."""
     preview: PreviewSettings = PreviewSettings()
     """Pictures to draw on the way."""
+    evaluate: EvaluateSettings | None = None
+    """What to measure, when, and against what; null for nothing but the loss."""
     seed: int = 0
     """Decides initialisation, order of the pictures, noise and timesteps."""
     output: str | None = None
@@ -138,7 +141,11 @@ class JobConfig(Settings, ABC):
         """Return a copy in which the settings of output, previews and logging, which change no weights, are blank."""
         watching = {"checkpoint_every", "keep_checkpoints", "validate_every", "trackers"}
         train = self.train.model_copy(update=dict.fromkeys(watching))
-        return self.model_copy(update={"output": None, "preview": PreviewSettings(), "train": train})
+        # Measuring changes nothing, unless it chooses the step whose weights are kept.
+        chooses = self.evaluate is not None and self.evaluate.keep_best is not None
+        evaluate = self.evaluate if chooses else None
+        blank = {"output": None, "preview": PreviewSettings(), "train": train, "evaluate": evaluate}
+        return self.model_copy(update=blank)
 
     def identity(self) -> str:
         """Return the hash of all that decides the trained weights."""

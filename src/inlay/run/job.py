@@ -26,6 +26,7 @@ from inlay.run.check import check, check_length, overlong_note
 from inlay.run.class_images import prepare_prior, save_contact_sheet
 from inlay.run.config import JobConfig, PretrainConfig, RunConfig
 from inlay.run.directory import CLASS_IMAGES, PIPELINE, RUN_FILE, TRACE, alone_in, finished_run, method_file, read_trace
+from inlay.run.evaluation.during import Evaluation
 from inlay.run.load import to_yaml
 from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
 from inlay.run.record import command_line, hardware, now, versions, write_record
@@ -219,6 +220,7 @@ class Job:
         if self.prior is not None and self.main:
             save_contact_sheet(self.prior, directory / CLASS_IMAGES)
         before = self._draw_before()
+        run_hash = " ".join([config.identity(), *self._data_hashes(), str(self.base.file_hash)])
         loop = Loop(
             config.train,
             self.parameters,
@@ -227,7 +229,7 @@ class Job:
             self.dataset.images_per_epoch,
             directory,
             self.accelerator,
-            " ".join([config.identity(), *self._data_hashes(), str(self.base.file_hash)]),
+            run_hash,
             self.terms(),
             self.adaptive,
         )
@@ -239,14 +241,38 @@ class Job:
                 with loop.averaged():
                     self._preview(step)
 
-        def validate() -> float | None:
+        def held_out() -> torch.Tensor | None:
             with self.base.evaluating(), self.autocast():
-                return self.diffusion.validation_loss()
+                return self.diffusion.validation_losses()
 
+        evaluation = Evaluation(
+            config,
+            self.base,
+            self.dataset,
+            self.attachments,
+            self.parameters,
+            directory,
+            run_hash,
+            held_out,
+            self.diffusion.validation_timesteps.tolist(),
+            reporter,
+        )
+
+        def measure(step: int, seconds: float, loss: float | None, last: bool) -> dict[str, Any] | None:
+            if not self.main or not evaluation.due(step, last):
+                return None
+            with loop.averaged(), self.autocast():
+                return evaluation.measure(step, seconds, loss)
+
+        if self.main:
+            with self.autocast():
+                evaluation.begin()
         reporter.phase("training")
         positions = (self.dataset.resolution // self.base.architecture.downscale) ** 2
         with attention_kernel(self.accelerator.device, config.train.precision, positions):
-            outcome = loop.run(self.losses(), self.names, reporter.step, after_step, validate)
+            outcome = loop.run(
+                self.losses(), self.names, reporter.step, after_step, evaluation.validation_loss, measure
+            )
         self.accelerator.wait_for_everyone()  # the trace is whole from here on
         for attachment in self.attachments:
             attachment.at_step(outcome.steps - 1)  # a run that was resumed at its end has done no step
@@ -254,7 +280,10 @@ class Job:
         with ExitStack() as stack:
             stack.enter_context(loop.averaged())
             if self.main and not outcome.stopped:
+                kept = evaluation.restore(outcome.steps)
                 self._finish(record, before)
+                with self.autocast():
+                    evaluation.finish(record, kept)
         if self.main:
             write_record(directory, record)
             if not outcome.stopped:
@@ -426,6 +455,7 @@ class Job:
             },
             "resumed_from_step": outcome.resumed_from,
             "metrics": metrics,
+            "metric_details": {},
             "missing": reasons,
             "files": [],
         }

@@ -161,13 +161,21 @@ class Diffusion:
         noise = torch.randn((count, *clean.shape[1:]), generator=stream(batch.seed, "noise", step))
         return clean, states, noise[part], timesteps[part]
 
+    @property
+    def validation_timesteps(self) -> Tensor:
+        """The timesteps of :meth:`validation_losses`, int64 [T]."""
+        return torch.linspace(0, self.path.timesteps - 1, VALIDATION_TIMESTEPS + 2)[1:-1].long()
+
     @torch.no_grad()
-    def validation_loss(self) -> float | None:
-        """Return the mean unweighted loss on the held-out pictures at fixed noise and timesteps; None without any."""
+    def validation_losses(self) -> Tensor | None:
+        """Return the unweighted losses on the held-out pictures, float64 [pictures, T]; None without any.
+
+        Noise and timesteps are fixed, so values of one seed and data set differ by the weights alone.
+        """
         if not self.dataset.validation:
             return None
-        levels = torch.linspace(0, self.path.timesteps - 1, VALIDATION_TIMESTEPS + 2)[1:-1].long()
-        total = 0.0
+        levels = self.validation_timesteps
+        rows = []
         for index, example in enumerate(self.dataset.validation):
             item = Item(-1, example, center_view(example, self.dataset.size(example)), example.caption, index)
             clean, states = self._inputs([item], stream(self.seed, "validation posterior", index), 1, slice(0, 1))
@@ -176,8 +184,8 @@ class Diffusion:
             )
             wide = [tensor.expand(VALIDATION_TIMESTEPS, *tensor.shape[1:]) for tensor in (clean, states)]
             losses = self._loss(wide[0], noise, levels, wide[1], torch.ones(VALIDATION_TIMESTEPS))
-            total += losses.mean().item()
-        return total / len(self.dataset.validation)
+            rows.append(losses.double().cpu())
+        return torch.stack(rows)
 
     def _loss(self, clean: Tensor, noise: Tensor, timesteps: Tensor, states: Tensor, weights: Tensor) -> Tensor:
         prediction = self.objective.prediction

@@ -172,6 +172,7 @@ class Loop:
         report: Callable[[Progress], None],
         after_step: Callable[[int], None],
         validate: Callable[[], float | None],
+        measure: Callable[[int, float, float | None, bool], dict[str, Any] | None] | None = None,
     ) -> Outcome:
         """Train until a budget is spent or the user stops.
 
@@ -182,6 +183,9 @@ class Loop:
             report: told the state after every step, on the main process.
             after_step: called after every step with the steps done, on every process; draws previews.
             validate: measures the loss on held-out pictures, None without any.
+            measure: called after every step with the steps done, the seconds, the loss on held-out pictures where it is
+                known, and whether it is the last. What it returns is added to the trace's entry; the time it takes then
+                is not training's, and counts for no budget.
 
         Raises:
             TrainingError: a loss or gradient is not finite; the parameters are those before the step.
@@ -204,18 +208,23 @@ class Loop:
                 outcome.stopped = stop and not last
                 entry: dict[str, Any] = {"step": step, **means, "learning_rate": rate, "gradient_norm": norm}
                 entry["seconds"] = round(seconds, 4)
+                value = None
                 if step % validate_every == 0 or last:
                     with self.averaged():
                         value = validate()
                     if value is not None:
                         entry["validation_loss"] = value if math.isfinite(value) else None
+                if measure is not None:
+                    began = time.monotonic()
+                    found = measure(step, seconds, value, last)
+                    if found is not None:
+                        entry |= found
+                        started += time.monotonic() - began
                 if trace is not None:
                     with writing(self.trace_path):
                         trace.write(json.dumps(entry, allow_nan=False) + "\n")
                         trace.flush()
-                    self.accelerator.log(
-                        {key: value for key, value in entry.items() if key != "step" and value is not None}, step=step
-                    )
+                    self.accelerator.log(_numbers(entry), step=step)
                     left = self._seconds_left(step, seconds)
                     images = step * self.settings.batch_size
                     report(Progress(step, self.total_steps, images, seconds, loss, smoothed, rate, norm, left))
@@ -466,6 +475,13 @@ def _averages(settings: TrainSettings, parameters: Mapping[str, nn.Parameter]) -
     if isinstance(settings.ema, PowerEma):
         return PowerEMA(parameters.values(), settings.ema.sigma_rel)
     return EMA(parameters.values(), settings.ema.decay, settings.ema.warmup)
+
+
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return a trace's entry as trackers take it: flat, without what is missing."""
+    flat = {key: value for key, value in entry.items() if key not in ("step", "metrics")}
+    flat |= {f"metrics/{key}": value for key, value in entry.get("metrics", {}).items()}
+    return {key: value for key, value in flat.items() if value is not None}
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -7,9 +7,9 @@ from inlay.errors import DataError
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_twenty_different_prompts_with_one_token_each(subject):
+def test_25_different_prompts_with_one_token_each(subject):
     prompts = evaluation_prompts(subject)
-    assert len(set(prompts)) == len(prompts) == 20
+    assert len(set(prompts)) == len(prompts) == 25
     assert all(prompt.count("{token}") == 1 for prompt in prompts)
 
 

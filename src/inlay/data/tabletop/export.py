@@ -14,7 +14,7 @@ def write_folder(part: str, directory: str | Path, count: int | None = None) -> 
     """Write pictures of a part as PNG files, as a user's own would lie.
 
     Most parts get a `metadata.jsonl` with a line for each picture: `file_name`, `text` (the caption) and `scene`. A
-    subject comes as someone brings their own pictures, without captions; its `prompts.jsonl` holds the twenty
+    subject comes as someone brings their own pictures, without captions; its `prompts.jsonl` holds the 25
     evaluation prompts, each a `prompt` with "{token}" and the `class_prompt`.
 
     Args:

@@ -1,6 +1,6 @@
 """Sentences that ask for a subject in new scenes, in the manner of the DreamBooth data set.
 
-The list of twenty follows the kinds of prompt of Ruiz et al., "DreamBooth" (CVPR 2023), section 4.1: new contexts,
+The list of 25 follows the kinds of prompt of Ruiz et al., "DreamBooth" (CVPR 2023), section 4.1: new contexts,
 accessories, changes of property; every word but the token occurs in pretraining.
 """
 
@@ -30,11 +30,16 @@ _PROMPTS = (
     "a purple {token} toy",
     "a {token} toy seen from above",
     "a small {token} toy left of a red ball",
+    "a {token} toy on a wooden table at sunset",
+    "a {token} toy on a tiled floor at noon",
+    "a large {token} toy on the left",
+    "a small {token} toy on the right in the snow",
+    "a yellow {token} toy",
 )
 
 
 def evaluation_prompts(subject: str) -> tuple[str, ...]:
-    """Return twenty prompts for a subject, each with the place "{token}" for the word that was learned.
+    """Return 25 prompts for a subject, each with the place "{token}" for the word that was learned.
 
     Raises:
         DataError: no subject has this name.

@@ -1,0 +1,1 @@
+"""Measuring what a model draws: during training, and on what is there already."""
