@@ -130,11 +130,11 @@ class Evaluation:
         if loss is None and self.keep_best == "validation_loss":
             loss = self.validation_loss()
             added["validation_loss"] = None if loss is None else finite(loss)
-        before = self.watch.best() if self.keep_best else None
+        best = self.watch.best() if self.keep_best else None
         added["metrics"] = self.watch.measure(step, seconds, loss)
         if self.keep_best:
             now = self.watch.history[-1]["metrics"].get(self.keep_best)
-            if is_better(self.keep_best, now, before and before["metrics"][self.keep_best]):
+            if is_better(self.keep_best, now, best["metrics"][self.keep_best] if best else None):
                 self.keeper.keep(step, self.watch.history[-1])
         return added
 

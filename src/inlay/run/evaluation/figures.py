@@ -47,7 +47,7 @@ def restored(about: Mapping[str, Any]) -> Measure:
     return Measure(
         about["label"],
         math.nan if about["value"] is None else about["value"],
-        None if interval is None else Interval(*interval, about["level"]),
+        None if interval is None else Interval(interval[0], interval[1], about["level"]),
         about["n"],
         about["references"],
         about["extractor"],

@@ -63,4 +63,4 @@ def better(name: str) -> Side | None:
         return "higher"
     if metric in METRICS:
         return METRICS[metric].better
-    return {**SYMPTOMS, **LOSSES}.get(metric)
+    return SYMPTOMS.get(metric) or LOSSES.get(metric)
