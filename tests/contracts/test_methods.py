@@ -45,26 +45,33 @@ QUICK = {methods[0] for methods in VARIANTS.values()}
 PARTNERS = {"adapter", "full", "lora"}
 
 
-def worth_stacking(first: Method, second: Method) -> bool:
-    """Tell whether a stack can show something new.
+def relatives(first: Method, second: Method) -> set[str]:
+    """Return which of two methods belong to FAMILY; those share the code that wraps layers."""
+    return {first.name, second.name} & set(FAMILY)  # pyright: ignore[reportAttributeAccessIssue]
 
-    The methods of FAMILY share the code that wraps layers, so each stands with one that wraps, one that taps, one that
-    trains the weights below, and itself, in both orders. Nobody stands twice who trains what can be trained once only.
-    """
+
+def possible(first: Method, second: Method) -> bool:
+    """Tell whether two stand on one base: each method with each, by its first variant, and by its second too where no
+    relative takes part. Nobody stands twice who trains what can be trained once only."""
     if first == second and first in ONCE:
         return False
-    related = [method for method in (first, second) if method.name in FAMILY]  # pyright: ignore[reportAttributeAccessIssue]
-    if not related:
-        return True
+    return QUICK.issuperset((first, second)) or not relatives(first, second)
+
+
+def quick(first: Method, second: Method) -> bool:
+    """Tell whether a stack is tried at every change: a relative's with one that wraps, one that taps, one that trains
+    the weights below, and itself, in both orders; with all others in `make check-slow`."""
+    if not QUICK.issuperset((first, second)):
+        return False
     names = {first.name, second.name}  # pyright: ignore[reportAttributeAccessIssue]
-    return QUICK.issuperset((first, second)) and (len(names) == 1 or bool(names & PARTNERS))
+    return not relatives(first, second) or len(names) == 1 or bool(names & PARTNERS)
 
 
-STACKS = [pair for pair in itertools.product(STACKED, STACKED) if worth_stacking(*pair)]
+STACKS = [pair for pair in itertools.product(STACKED, STACKED) if possible(*pair)]
 
 
 def stacks(pairs: list[tuple[Method, Method]]) -> pytest.MarkDecorator:
-    marked = [pytest.param(*pair, marks=[] if QUICK.issuperset(pair) else pytest.mark.slow) for pair in pairs]
+    marked = [pytest.param(*pair, marks=[] if quick(*pair) else pytest.mark.slow) for pair in pairs]
     return pytest.mark.parametrize(("first", "second"), marked, ids=described)
 
 
