@@ -1,4 +1,4 @@
-"""Pictures of the analyses of objectives."""
+"""Pictures of the analyses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from inlay.artifacts.files import write_atomically
+from inlay.run.noise_difference import Measured
 from inlay.run.pareto import OTHER_DRAW
 
 COLOURS = ("#1f4e96", "#c2571a", "#2f8f57", "#8b4aa3", "#b8912a", "#3aa0b5", "#a33a4a", "#6b7280", "#5a7d1f", "#d16ba5")
@@ -101,4 +102,37 @@ def draw_pareto(record: dict[str, Any], path: Path) -> Path:
     right.set_title(f"lambda {record['lambdas'][row]:g}", fontsize=10)
     right.grid(alpha=0.25)
     right.legend(frameon=False)
+    return write_atomically(path, lambda place: figure.savefig(place, format="png"))
+
+
+def draw_noise_difference(measured: Measured, path: Path) -> Path:
+    """Draw where the identifier acts: a row for the base and each run, a column a timestep.
+
+    A column has one scale of brightness for all rows, so that rows can be compared; every map says its mean.
+
+    Args:
+        measured: of :func:`inlay.run.noise_difference.analyze_noise_difference`.
+        path: where to write a PNG.
+    """
+    from matplotlib.figure import Figure
+
+    timesteps, maps = measured.record["timesteps"], measured.maps
+    columns = len(timesteps) + 1
+    figure = Figure(figsize=(1.7 * columns + 0.3, 1.9 * len(maps) + 0.2), dpi=110, layout="constrained")
+    axes = figure.subplots(len(maps), columns, squeeze=False)
+    tops = np.max([rows.max((1, 2)) for rows in maps.values()], axis=0)
+    for row, (name, shown) in enumerate(maps.items()):
+        axes[row][0].imshow(measured.pictures[0])
+        axes[row][0].set_ylabel(name, fontsize=10)
+        for column, (timestep, values) in enumerate(zip(timesteps, shown, strict=True), 1):
+            place = axes[row][column]
+            # One grid point of the latents is as large as it is: no smoothing that the measure does not have.
+            place.imshow(values, vmin=0, vmax=tops[column - 1] or 1.0, cmap="magma", interpolation="nearest")
+            place.set_xlabel(f"mean {values.mean():.3f}", fontsize=8)
+            if row == 0:
+                place.set_title(f"timestep {timestep}", fontsize=9)
+        for place in axes[row]:
+            place.set_xticks([])
+            place.set_yticks([])
+    axes[0][0].set_title("picture", fontsize=9)
     return write_atomically(path, lambda place: figure.savefig(place, format="png"))

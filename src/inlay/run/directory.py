@@ -16,17 +16,22 @@ from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import Attachment, Method
 from inlay.run.attach import attach
 from inlay.run.config import JobConfig, PretrainConfig, RunConfig
+from inlay.run.layout import CLASS_IMAGES, PIPELINE, RUN_FILE, TRACE
 from inlay.run.load import read_run_file, validate
 from inlay.run.record import read_record
 
-RUN_FILE = "run.yaml"
-"""The resolved run file. It names no output: the run is where the file is, also when the directory is moved."""
-TRACE = "trace.jsonl"
-"""One line a step. A `run.yaml` beside one is a run directory's own."""
-CLASS_IMAGES = "class_images.png"
-"""Small versions of the class pictures (`data.prior`)."""
-PIPELINE = "pipeline"
-"""The tuned pipeline, of methods whose result is a whole one."""
+__all__ = [
+    "CLASS_IMAGES",
+    "PIPELINE",
+    "RUN_FILE",
+    "TRACE",
+    "alone_in",
+    "finished_run",
+    "load_run",
+    "method_file",
+    "read_config",
+    "read_trace",
+]
 
 
 def method_file(directory: Path, index: int, method: Method) -> Path:

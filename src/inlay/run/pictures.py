@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ BLOCK_GAP = 20
 """Pixels between blocks of a row."""
 TEXT = 16
 """Height of the letters in pixels."""
+CELLS = "inlay.cells"
+"""Key of the text in a grid's PNG that says where its pictures lie, so that programs can take them out again."""
 
 
 @dataclass
@@ -65,6 +68,7 @@ def grid(rows: Sequence[Row]) -> Image:
     heights = [2 * line + max(p.height for _, pictures in blocks for p in pictures) + GAP for blocks in prepared]
     canvas = Image.new("RGB", (width, sum(heights) + 2 * GAP), "white")
     draw = ImageDraw.Draw(canvas)
+    cells = []
     top = GAP
     for row, blocks, height in zip(rows, prepared, heights, strict=True):
         draw.text((BLOCK_GAP, top + 4), row.label, "black", font)
@@ -73,15 +77,44 @@ def grid(rows: Sequence[Row]) -> Image:
             draw.text((left, top + line), heading, "#666666", font)
             for picture in pictures:
                 canvas.paste(picture, (left, top + 2 * line))
+                box = [left, top + 2 * line, left + picture.width, top + 2 * line + picture.height]
+                cells.append({"row": row.label, "block": heading, "box": box, "scale": scale})
                 left += picture.width + GAP
             left += BLOCK_GAP - GAP
         top += height
+    canvas.info[CELLS] = json.dumps(cells)
     return canvas
 
 
 def save_picture(picture: Image, path: Path) -> Path:
-    """Write a PNG atomically."""
-    return write_atomically(path, lambda place: picture.save(place, format="PNG"))
+    """Write a PNG atomically; of a :func:`grid` also where its pictures lie."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    if CELLS in picture.info:
+        texts.add_itxt(CELLS, picture.info[CELLS])
+    return write_atomically(path, lambda place: picture.save(place, format="PNG", pnginfo=texts))
+
+
+def read_grid(path: Path) -> dict[tuple[str, str], list[np.ndarray]]:
+    """Return the pictures of a saved grid by (label of the row, heading of the block), each uint8 [H, W, 3].
+
+    Small pictures, which the grid shows enlarged, come back bit for bit, large ones as small as the grid shows them.
+    Empty when the file does not say where its pictures lie.
+    """
+    import numpy as np
+    from PIL import Image
+
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    with Image.open(path) as picture:
+        pixels = picture.convert("RGB")
+        for cell in json.loads(picture.info.get(CELLS, "[]")):
+            shown = pixels.crop(tuple(cell["box"]))
+            if cell["scale"] > 1:
+                size = (round(shown.width / cell["scale"]), round(shown.height / cell["scale"]))
+                shown = shown.resize(size, Image.Resampling.NEAREST)
+            found.setdefault((cell["row"], cell["block"]), []).append(np.asarray(shown))
+    return found
 
 
 def draw_loss(trace: Sequence[dict[str, Any]], path: Path) -> Path:
