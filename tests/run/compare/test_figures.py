@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from inlay.errors import ConfigError
@@ -11,11 +13,15 @@ def column(places, name="clip_i"):
     return next(column for column in columns(gather(places)[0]) if column.name == name)
 
 
-def test_a_run_whose_interval_meets_that_of_the_best_is_not_worse(make_run, measured):
+OTHER = (1, 1, -1, -1)
+"""Moves of the left-out values that are uncorrelated with those of the best run."""
+
+
+def test_a_run_is_worse_only_where_the_difference_is_no_chance(make_run, measured):
     places = [
         make_run("best", record=measured(0.9, 0.85, 0.95)),
-        make_run("near", record=measured(0.8, 0.72, 0.88)),
-        make_run("far", record=measured(0.5, 0.45, 0.55)),
+        make_run("near", record=measured(0.82, 0.74, 0.90, signs=OTHER)),  # 0.08 +- sqrt(0.05^2 + 0.08^2)
+        make_run("far", record=measured(0.8, 0.72, 0.88, signs=OTHER)),  # 0.10 +- the same
         make_run("none"),
     ]
     found = column(places)
@@ -27,9 +33,33 @@ def test_a_run_whose_interval_meets_that_of_the_best_is_not_worse(make_run, meas
     assert found.figures[3].reason == "not measured"
 
 
+def test_pairs_part_what_overlapping_intervals_do_not(make_run, measured):
+    places = [
+        make_run("best", record=measured(0.9, 0.8, 1.0)),
+        make_run("other", record=measured(0.85, 0.76, 0.94)),  # what chance does to one, it does to the other
+    ]
+    assert column(places).best == {0}
+
+
 def test_where_lower_is_better_the_lowest_is_best(make_run, measured):
-    places = [make_run(f"run{k}", record=measured(k, k - 0.1, k + 0.1, name="kid", better="lower")) for k in (3, 1, 2)]
+    signs = {3: OTHER, 1: (-1, 1, -1, 1), 2: (1, -1, -1, 1)}
+    places = [
+        make_run(f"run{k}", record=measured(k, k - 0.1, k + 0.1, name="kid", better="lower", signs=signs[k]))
+        for k in (3, 1, 2)
+    ]
     assert column(places, "kid").best == {1}
+
+
+def test_a_later_evaluation_takes_the_place_of_earlier_figures(make_run, measured):
+    run = make_run("one", record=measured(0.9, 0.85, 0.95))
+    later = measured(0.7, 0.6, 0.8)
+    evaluation = {"metrics": {"clip_i": 0.7}, "metric_details": later["metric_details"], "missing": {}, "symptoms": []}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    assert column([run]).figures[0].interval == (0.6, 0.8)
+    assert column([run], "validation_loss").figures[0].value == 0.47
+    (run / "evaluation.json").write_text("{")
+    other = make_run("two")
+    assert [run.name for run in gather([run, other])[0]] == ["two"]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inlay.run.compare.figures import HELD_OUT, Column, columns
+from inlay.run.compare.figures import HELD_OUT, Column, Figure, columns
 from inlay.run.compare.gather import Run, gather
 from inlay.run.compare.notes import notes
 from inlay.run.compare.quality import Reached, choose_quality, pareto_front, time_to_quality
@@ -101,7 +101,8 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
                 "says": run.says,
                 "method": label,
                 "costs": comparison.costs(index),
-                "metrics": {column.name: asdict(column.figures[index]) for column in comparison.columns},
+                "metrics": {column.name: _figure(column.figures[index]) for column in comparison.columns},
+                "symptoms": run.at("symptoms"),
             }
             for index, (run, label) in enumerate(zip(comparison.runs, comparison.labels, strict=True))
         ],
@@ -120,6 +121,10 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "fronts": {cost: [names[index] for index in front] for cost, front in fronts.items()},
         "settings": {key: dict(zip(names, row, strict=True)) for key, row in every.items()},
     }
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {"value": figure.value, "interval": figure.interval, "n": figure.n, "reason": figure.reason}
 
 
 def _training_seconds(run: Run) -> float | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from inlay.metrics.measure import Measure, difference
 from inlay.run.compare.gather import Run
+from inlay.run.evaluation.figures import restored
 
 Side = Literal["higher", "lower"]
 TRAINING_LOSS = "smoothed_loss"
@@ -29,6 +31,8 @@ class Figure:
     """Why the value or the interval is missing; empty where neither is."""
     kind: str
     """Figures of unequal kinds, that is sample size, extractor or references, are not held against each other."""
+    measure: Measure | None = field(default=None, repr=False)
+    """What the difference from another figure is found with."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Column:
     note: str
     """Why not; empty where they are."""
     best: frozenset[int]
-    """The runs whose interval reaches that of the best value: which of them is best, chance may have decided. Empty
-    where figures are not comparable or have no intervals."""
+    """The run of the best value, and those whose difference from it may be chance: its interval holds 0. Empty where
+    figures are not comparable or a difference has no interval."""
 
 
 def columns(runs: Sequence[Run]) -> list[Column]:
@@ -53,7 +57,8 @@ def columns(runs: Sequence[Run]) -> list[Column]:
     named = [
         [*(run.at("metrics") or {}), *(run.at("missing") or {}), *(run.at("metric_details") or {})] for run in runs
     ]
-    names = list(dict.fromkeys(name for own in named for name in own))
+    asked = {answer.get("figure") for run in runs for answer in run.at("symptoms") or []}  # told by their sentences
+    names = [name for name in dict.fromkeys(name for own in named for name in own) if name not in asked]
     names.sort(key=lambda name: (name == TRAINING_LOSS, name == HELD_OUT))  # what is known of all runs comes last
     return [_column(name, runs) for name in names]
 
@@ -77,7 +82,7 @@ def _column(name: str, runs: Sequence[Run]) -> Column:
         apart = _apart([json.loads(kind) for kind in kinds])
         note = f"not comparable: the runs differ in {', '.join(apart)}"
     best: frozenset[int] = frozenset()
-    if not note and better and len(present) > 1 and all(figure.interval for figure in present):
+    if not note and better and len(present) > 1:
         best = _best(figures, better)
     return Column(name, _title(name, details), better, figures, not note, note, best)
 
@@ -101,7 +106,8 @@ def _figure(name: str, run: Run, detail: dict[str, Any]) -> Figure:
     interval = read_interval(detail)
     reason = "" if interval else str(detail.get("note") or "no interval")
     told = {key: detail[key] for key in KIND if key in detail}
-    return Figure(value, interval, sample_size(detail), reason, json.dumps(told, sort_keys=True))
+    measure = restored(detail) if detail.get("jackknife") else None
+    return Figure(value, interval, sample_size(detail), reason, json.dumps(told, sort_keys=True), measure)
 
 
 KIND = {
@@ -154,14 +160,20 @@ def _apart(kinds: Sequence[dict[str, Any]]) -> list[str]:
     return [word for key, word in KIND.items() if any(kind.get(key) != kinds[0].get(key) for kind in kinds)]
 
 
-def _best(figures: Sequence[Figure], better: str) -> frozenset[int]:
+def _best(figures: Sequence[Figure], better: Side) -> frozenset[int]:
     sign = 1 if better == "higher" else -1
     known = {index: figure for index, figure in enumerate(figures) if figure.value is not None}
     top = max(known, key=lambda index: sign * (known[index].value or 0.0))
-    low, high = known[top].interval or (math.nan, math.nan)
-    reached = {
-        index
-        for index, figure in known.items()
-        if figure.interval and figure.interval[1] >= low and figure.interval[0] <= high
-    }
-    return frozenset(reached | {top})
+    best = known[top].measure
+    alike = {top}
+    for index, figure in known.items():
+        if index == top:
+            continue
+        if best is None or figure.measure is None:
+            return frozenset()
+        found = difference(best, figure.measure)
+        if found.interval is None and found.value:
+            return frozenset()
+        if not found.clear:
+            alike.add(index)
+    return frozenset(alike)

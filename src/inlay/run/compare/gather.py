@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from inlay.errors import ConfigError, InlayError
+from inlay.errors import ArtifactError, ConfigError, InlayError
 from inlay.run.layout import RUN_FILE, TRACE
 from inlay.run.load import read_run_file
 from inlay.run.record import read_record
 
+EVALUATION = "evaluation.json"
+"""What `inlay evaluate` has measured of a run since; the record keeps what the run measured itself."""
 Status = Literal["done", "stopped", "failed", "unfinished"]
 
 
@@ -96,7 +98,7 @@ def _names(directories: Sequence[Path]) -> list[str]:
 
 def _read(directory: Path, name: str) -> Run:
     config = read_run_file(directory / RUN_FILE)
-    record = read_record(directory) or {}
+    record = _with_evaluation(read_record(directory) or {}, directory / EVALUATION)
     trace = []
     for line in (directory / TRACE).read_text(encoding="utf-8").splitlines():
         with suppress(ValueError):  # the last line of a run at work, or of a killed one, may be half a one
@@ -115,3 +117,17 @@ def _read(directory: Path, name: str) -> Run:
         )
     says = f"no record; its trace ends {way}, so it failed, was killed, or is at work"
     return Run(name, directory, "unfinished", says, config, record, trace)
+
+
+def _with_evaluation(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a record with the figures of a later evaluation beside its own, or in their place."""
+    if not record or not path.is_file():
+        return record
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not an evaluation: {error}") from None
+    merged = {key: {**(record.get(key) or {}), **(found.get(key) or {})} for key in ("metrics", "metric_details")}
+    missing = {**(record.get("missing") or {}), **(found.get("missing") or {})}
+    missing = {name: why for name, why in missing.items() if merged["metrics"].get(name) is None}
+    return {**record, **merged, "missing": missing, "symptoms": found.get("symptoms") or record.get("symptoms")}

@@ -10,6 +10,9 @@ from inlay.errors import ConfigError
 from inlay.run.compare.figures import HELD_OUT, TRAINING_LOSS, Column
 from inlay.run.compare.gather import Run
 
+LIKENESS = ("dino_i", "clip_i")
+"""What says most about a subject; the publications' own measure comes first where there is one."""
+
 
 @dataclass(frozen=True)
 class Reached:
@@ -92,6 +95,7 @@ def choose_quality(columns: Sequence[Column], asked: str | None) -> Column | Non
         ConfigError: the metric asked for is not there, cannot be compared, or has no better end.
     """
     fit = [column for column in columns if _fits(column)]
+    fit.sort(key=lambda column: not column.name.startswith(LIKENESS))
     if asked is None:
         return fit[0] if fit else None
     for column in columns:
