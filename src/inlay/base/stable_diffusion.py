@@ -6,6 +6,7 @@ text states [B, L, D]; timesteps int64 [B].
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -78,6 +79,15 @@ class StableDiffusion:
     def scaling_factor(self) -> float:
         """Factor from the autoencoder's latents to the denoiser's."""
         return float(self.vae.config.scaling_factor)
+
+    def copy(self) -> StableDiffusion:
+        """Return another one with weights of its own, as it would be loaded again from the same files.
+
+        Only of a base to which nothing has been attached and which has not been moved, cast or trained.
+        """
+        twin = StableDiffusion(self.architecture, copy.deepcopy(self.components), self.tokenizer, self.name)
+        twin.file_hash, twin.part_hashes = self.file_hash, dict(self.part_hashes)
+        return twin
 
     def to(self, device: torch.device | str) -> StableDiffusion:
         """Move all parts and return self."""

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -18,8 +18,9 @@ import typer
 from inlay import __version__
 from inlay.errors import InlayError
 
-# Verb: the module that defines its function `command`, and its line in `inlay --help`. Only the module of the
-# verb that was asked for is imported: the help answers at once, and no verb waits for another's libraries.
+# Verb: the module that defines its function `command`, or `app` where it has verbs of its own, and its line in
+# `inlay --help`. Only the module of the verb that was asked for is imported: the help answers at once, and no verb
+# waits for another's libraries.
 VERBS = {
     "plan": ("inlay.cli.plan", "Show what a run would train, need and cost, before anything is loaded."),
     "tune": ("inlay.cli.tune", "Tune a model on your pictures."),
@@ -37,6 +38,7 @@ VERBS = {
     "merge": ("inlay.cli.merge", "Merge adapter files into a model, or into one LoRA."),
     "extract": ("inlay.cli.extract", "Make a LoRA of the difference between two models."),
     "inspect": ("inlay.cli.inspect", "Show what is in a file, and how strong it is layer by layer."),
+    "study": ("inlay.cli.study", "Compare methods, positions, settings by many runs: plan them and run them."),
     "tokens": ("inlay.cli.tokens", "Find rare words of a model's vocabulary, to name a subject by."),
     "methods": ("inlay.cli.methods", "List the tuning methods, or the settings of one."),
     "doctor": ("inlay.cli.doctor", "Check this machine and this installation; say what is missing."),
@@ -64,10 +66,6 @@ def _unloaded() -> None:
     """Stand in the list of verbs for one whose module is not needed now."""
 
 
-def _function(verb: str, asked: str | None) -> Callable[..., None]:
-    return importlib.import_module(VERBS[verb][0]).command if verb == asked else _unloaded
-
-
 def build_app(asked: str | None) -> typer.Typer:
     """Return the application, in which only the verb ``asked`` is loaded."""
     app = typer.Typer(
@@ -77,8 +75,12 @@ def build_app(asked: str | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for verb, (_, line) in VERBS.items():
-        app.command(verb, short_help=line)(_function(verb, asked))
+    for verb, (module, line) in VERBS.items():
+        loaded = importlib.import_module(module) if verb == asked else None
+        if hasattr(loaded, "app"):
+            app.add_typer(loaded.app, name=verb, short_help=line, help=line)
+        else:
+            app.command(verb, short_help=line)(loaded.command if loaded else _unloaded)
     return app
 
 

@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+class Occupied(ConfigError):
+    """Another process is at work in a directory."""
+
+
 def method_file(directory: Path, index: int, method: Method) -> Path:
     """Return where the ``index``-th method of a run is saved."""
     return directory / method.file_name if index == 0 else directory / f"stack-{index}" / method.file_name
@@ -110,16 +114,14 @@ def alone_in(directory: Path) -> Iterator[None]:
     """Hold a directory for this process inside a ``with`` block; the lock ends with the process, however it ends.
 
     Raises:
-        ConfigError: another process holds it.
+        Occupied: another process holds it.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise ConfigError(
-            f"output={directory}: another process is at work on this run; wait for it or end it"
-        ) from None
+        raise Occupied(f"output={directory}: another process is at work on this run; wait for it or end it") from None
     except OSError:  # a file system without locks
         pass
     try:

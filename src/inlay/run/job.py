@@ -14,7 +14,8 @@ from accelerate import Accelerator
 
 from inlay.artifacts.files import write_tensors, write_text, writing
 from inlay.base.sampling import initial_noise, sample, to_uint8
-from inlay.base.stable_diffusion import load_base
+from inlay.base.settings import BaseSettings
+from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.data.dataset import Batch, Dataset, load_dataset
 from inlay.data.prior import Prior, given_pictures
 from inlay.data.sources import Loaded
@@ -35,6 +36,14 @@ from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Losses, Outcome, Progress
 from inlay.train.precision import LOWERED, attention_kernel, autocast
+
+
+class Loader(Protocol):
+    """Gives a base to a run, which changes it: a new one, or a copy of one that is kept."""
+
+    def __call__(self, settings: BaseSettings, scratch: dict[str, Any] | None = None, seed: int = 0) -> StableDiffusion:
+        """Return the base; see :func:`inlay.base.stable_diffusion.load_base`."""
+        ...
 
 
 class Reporter(Protocol):
@@ -83,7 +92,7 @@ class Result:
         return self.record["status"] == "done"
 
 
-def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None) -> Result:
+def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None, load: Loader = load_base) -> Result:
     """Run a job to its end, or go on with it where it was stopped.
 
     Args:
@@ -92,6 +101,7 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
             goes on from its latest checkpoint, a finished one is returned as it is; any other that is not empty is
             refused.
         reporter: told how it goes.
+        load: gives the base; who does many runs need not read it from the disk for each.
 
     Raises:
         InlayError: see the kinds in :mod:`inlay.errors`; nothing but the run directory has been written.
@@ -116,10 +126,13 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
             with writing(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(alone_in(directory))
+                finished = finished_run(config, directory)  # by now, by a process that held it a moment ago
+                if finished is not None and accelerator.num_processes == 1:
+                    return Result(directory, finished, repeated=True)
                 write_text(directory / RUN_FILE, to_yaml(config))
                 (directory / TRACE).touch()
         accelerator.wait_for_everyone()
-        return Job(config, directory, dataset, given, accelerator, reporter).run()
+        return Job(config, directory, dataset, given, accelerator, reporter, load).run()
 
 
 def make_accelerator(config: JobConfig, directory: Path) -> Accelerator:
@@ -146,6 +159,7 @@ class Job:
         given: Loaded,
         accelerator: Accelerator,
         reporter: Reporter,
+        load: Loader = load_base,
     ):
         """Load the base, let it draw what class pictures are missing, and attach the methods.
 
@@ -156,6 +170,7 @@ class Job:
             given: the user's class pictures.
             accelerator: from :func:`make_accelerator`.
             reporter: told how it goes.
+            load: gives the base.
         """
         self.config = config
         self.directory = directory
@@ -167,7 +182,7 @@ class Job:
         settings = config.base
         if isinstance(config, PretrainConfig) and config.objective.prediction != "auto":
             settings = settings.model_copy(update={"prediction": config.objective.prediction})
-        self.base = load_base(settings, config.scratch, config.seed)
+        self.base = load(settings, config.scratch, config.seed)
         self.prior: Prior | None = None
         if config.data.prior is not None:
             self.prior = prepare_prior(config, self.base, dataset, given, accelerator, reporter.progress)

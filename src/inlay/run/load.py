@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,14 +121,31 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             value = _parse(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"override {override!r}: the value is not YAML ({_describe(error)}); quote it?") from None
-        section = parts[0]
-        if len(parts) > 1 and section in SHORTHANDS and isinstance(data.get(section), str):
-            data[section] = {SHORTHANDS[section]: data[section]}
         _set(data, parts, value, override)
     return data
 
 
+def with_settings(data: dict[str, Any], settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return a copy of ``data`` with each dotted key of ``settings`` set to its value, as overrides are.
+
+    Args:
+        data: what a run file holds.
+        settings: values by dotted key, in order.
+        source: what to call the origin of ``settings`` in a message.
+
+    Raises:
+        ConfigError: a key leads through a value that has no keys.
+    """
+    data = copy.deepcopy(data)
+    for key, value in settings.items():
+        _set(data, key.split("."), copy.deepcopy(value), f"{source}: {key}")
+    return data
+
+
 def _set(data: dict[str, Any], parts: list[str], value: Any, override: str) -> None:
+    section = parts[0]
+    if len(parts) > 1 and section in SHORTHANDS and isinstance(data.get(section), str):
+        data[section] = {SHORTHANDS[section]: data[section]}
     place: Any = data
     for depth, part in enumerate(parts):
         here = ".".join(parts[:depth]) or "the run file"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from inlay.study.directory import State
 
 Level = str | float | int | bool | None
 """A level of a factor, as the study file gives it."""
@@ -44,3 +48,48 @@ class Row:
             "metrics": dict(self.metrics),
             "costs": dict(self.costs),
         }
+
+
+def load_table(directory: Path, stage: Literal["main", "tuning"] = "main") -> list[Row]:
+    """Return the rows of a study directory, in the order of its design; cells without a result have no metrics.
+
+    Args:
+        directory: a study directory, finished or not.
+        stage: the cells of the study, or the runs that found its tuned setting.
+
+    Raises:
+        ConfigError: it is no study directory.
+        ArtifactError: a record is broken.
+    """
+    from inlay.study.directory import read_design, states
+    from inlay.study.settings import read_study
+
+    design = read_design(directory)
+    study = read_study(directory)
+    cells = [cell for cell in design["cells"] if cell["stage"] == stage]
+    found = states(directory, [cell["id"] for cell in cells], study.execution.retries)
+    return [_row(directory, cell, found[cell["id"]], study.metrics) for cell in cells]
+
+
+def _row(directory: Path, cell: dict[str, Any], state: State, wanted: Sequence[str]) -> Row:
+    from inlay.run.record import read_record
+    from inlay.study.directory import cell_directory
+
+    factors = dict(cell["factors"])
+    head = {"cell": cell["id"], "factors": factors, "task": cell["task"], "seed": cell["seed"]}
+    record = read_record(cell_directory(directory, cell["id"])) if state.status == "done" else None
+    if record is None:
+        return Row(**head, status=state.status, reason=state.reason)
+    metrics = {
+        name: value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        for name, value in record["metrics"].items()
+    }
+    missing = {name: str(reason) for name, reason in record.get("missing", {}).items()}
+    for name in wanted:
+        if name not in metrics:
+            metrics[name] = None
+            missing.setdefault(name, "the record has no such metric")
+    shown = {name: metrics[name] for name in wanted or metrics}
+    reasons = [f"{name}: {missing[name]}" for name, value in shown.items() if value is None and name in missing]
+    costs = {name: value for name, value in record["costs"].items() if value is None or isinstance(value, int | float)}
+    return Row(**head, status="done", reason="; ".join(reasons) or None, metrics=shown, costs=costs)
