@@ -65,9 +65,12 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"inlay {inlay.__version__}\n"
 
 
-@pytest.mark.parametrize("name", VERBS)
+GROUPS = {"study": ("plan", "run", "status")}
+
+
+@pytest.mark.parametrize("name", [f"{v} {sub}" for v, subs in GROUPS.items() for sub in subs] + sorted(VERBS.keys() - GROUPS))
 def test_every_verb_has_help_and_json(name, capsys):
-    assert main([name, "--help"]) == 0
+    assert main([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert f"inlay {name}" in shown
     assert "--json" in shown

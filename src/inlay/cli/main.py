@@ -77,8 +77,9 @@ def build_app(asked: str | None) -> typer.Typer:
     app.callback()(_root)
     for verb, (module, line) in VERBS.items():
         loaded = importlib.import_module(module) if verb == asked else None
-        if hasattr(loaded, "app"):
-            app.add_typer(loaded.app, name=verb, short_help=line, help=line)
+        group = getattr(loaded, "app", None)
+        if group is not None:
+            app.add_typer(group, name=verb, short_help=line, help=line)
         else:
             app.command(verb, short_help=line)(loaded.command if loaded else _unloaded)
     return app

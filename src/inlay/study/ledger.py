@@ -43,13 +43,11 @@ class Ledger:
         """
         entry = {"time": now(), "event": event, **facts}
         line = _line(entry)
-        for name, value in facts.items():
-            if len(line) > LINE_BYTES and isinstance(value, str):
-                surplus = len(line) - LINE_BYTES
-                keep = max(0, len(value.encode()) - surplus - 8)
-                entry[name] = value.encode()[:keep].decode(errors="ignore") + "..."
-                while len(line := _line(entry)) > LINE_BYTES and entry[name] != "...":  # escapes are longer than text
-                    entry[name] = entry[name][: max(0, len(entry[name]) // 2 - 3)] + "..."
+        texts = [name for name, value in facts.items() if isinstance(value, str)]
+        while len(line) > LINE_BYTES and texts:
+            longest = max(texts, key=lambda name: len(entry[name]))
+            entry[longest] = entry[longest][: int(0.9 * len(entry[longest])) - 3] + "..."
+            line = _line(entry)
         with writing(self.path):
             written = os.write(self._file, line)
             if written < len(line):

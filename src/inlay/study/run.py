@@ -214,7 +214,7 @@ class _Driver:
         """Submit what may begin. Where a cache is not complete, one cell fills it before others read it."""
         filling = {_cache_key(cell.config) for cell, _ in self.running.values()}
         for cell in list(waiting):
-            if self.executor.free() == 0:
+            if self.executor.free() <= 0:
                 return
             key = _cache_key(cell.config)
             cache = self.directory / CACHE / key
@@ -275,7 +275,7 @@ class _Driver:
         left = None
         rest = self.total - self.done - self.failed
         if self.seconds:
-            at_once = max(1, len(self.running) + self.executor.free())
+            at_once = max(1, len(self.running) + max(0, self.executor.free()))
             now = time.monotonic()
             mean = sum(self.seconds) / len(self.seconds)
             spent = sum(min(mean, now - began) for _, began in self.running.values())
