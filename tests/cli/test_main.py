@@ -68,7 +68,9 @@ def test_version(capsys):
 GROUPS = {"study": ("plan", "run", "status")}
 
 
-@pytest.mark.parametrize("name", [f"{v} {sub}" for v, subs in GROUPS.items() for sub in subs] + sorted(VERBS.keys() - GROUPS))
+@pytest.mark.parametrize(
+    "name", [f"{v} {sub}" for v, subs in GROUPS.items() for sub in subs] + sorted(VERBS.keys() - GROUPS)
+)
 def test_every_verb_has_help_and_json(name, capsys):
     assert main([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out
