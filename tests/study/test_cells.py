@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from inlay.errors import ConfigError
-from inlay.methods.adapter import Input, Output
+from inlay.methods.adapter import Output
 from inlay.run.load import validate
 from inlay.study.cells import expand
 from inlay.study.settings import Study
