@@ -244,3 +244,12 @@ def test_adjusted_p_values_keep_order_and_bounds():
     assert holm(p) == pytest.approx([0.9, 0.004, 0.12, 0.12])
     assert benjamini_hochberg(p) == pytest.approx([0.9, 0.004, 4 * 0.04 / 3, 4 * 0.04 / 3])
     assert holm([]) == []
+
+
+def test_many_pairs_have_the_p_values_of_single_ones(generator):
+    many = normal(grid([14], 4), generator, {"a3": 2.0, "a5": 1.0})  # 91 pairs
+    found = tukey(many, [A], "a")
+    expected = stats.tukey_hsd(*many.groups("a")).pvalue
+    for one in found:
+        first, second = (many.levels["a"].index(level) for level in (one.first, one.second))
+        assert one.p == pytest.approx(expected[first, second], rel=2e-3, abs=1e-6)

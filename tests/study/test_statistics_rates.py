@@ -74,7 +74,7 @@ def test_false_alarms_of_permutations_on_numbers_far_from_a_bell():
 
 @pytest.mark.slow
 def test_coverage_in_larger_simulations():
-    trials, effects = 4000, {"a0": -0.4, "a2": 0.4, "b0": 0.5}
+    trials, effects = 1500, {"a0": -0.4, "a2": 0.4, "b0": 0.5}
     generator = np.random.default_rng(4)
     variance = np.var([-0.4, 0, 0.4])
     truth, whole = variance / (variance + 1), variance / (variance + np.var([0.5, 0]) + 1)
@@ -86,7 +86,7 @@ def test_coverage_in_larger_simulations():
 
 @pytest.mark.slow
 def test_false_alarms_in_larger_simulations():
-    trials = 2000
+    trials = 800
     generator = np.random.default_rng(5)
     design = without(normal(grid([3, 2], 6), generator), [0, 1, 9])
     aligned, shuffled, turned = [], [], []

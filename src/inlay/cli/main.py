@@ -38,7 +38,7 @@ VERBS = {
     "merge": ("inlay.cli.merge", "Merge adapter files into a model, or into one LoRA."),
     "extract": ("inlay.cli.extract", "Make a LoRA of the difference between two models."),
     "inspect": ("inlay.cli.inspect", "Show what is in a file, and how strong it is layer by layer."),
-    "study": ("inlay.cli.study", "Compare methods, positions, settings by many runs: plan them and run them."),
+    "study": ("inlay.cli.study", "Compare methods, positions, settings by many runs: plan, run, report."),
     "tokens": ("inlay.cli.tokens", "Find rare words of a model's vocabulary, to name a subject by."),
     "methods": ("inlay.cli.methods", "List the tuning methods, or the settings of one."),
     "doctor": ("inlay.cli.doctor", "Check this machine and this installation; say what is missing."),

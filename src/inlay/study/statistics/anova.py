@@ -60,6 +60,8 @@ class Anova:
     """Of the whole model."""
     total: float
     """Sum of squares about the mean."""
+    exact: bool
+    """Whether the model leaves nothing unexplained: there is no error to compare with."""
     missing: tuple[tuple[Term, tuple[tuple[Level, ...], ...]], ...]
     """For each tested interaction the combinations that were not measured."""
 
@@ -125,7 +127,7 @@ def anova(sample: Sample, terms: Sequence[Term] | None = None, kind: Kind = "II"
         effect = effect_size(square, freedom, whole.sum_of_squares, whole.freedom, total, len(sample))
         tests.append(Test(term, freedom, square, f, float(stats.f.sf(f, freedom, whole.freedom)), effect, note))
     gaps = tuple((term, tuple(sample.missing(term))) for term in terms if len(term) > 1 and sample.missing(term))
-    return Anova(kind, sample, terms, tuple(tests), whole, total, gaps)
+    return Anova(kind, sample, terms, tuple(tests), whole, total, exact, gaps)
 
 
 def _check(sample: Sample, terms: Sequence[Term]) -> None:

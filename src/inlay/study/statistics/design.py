@@ -19,8 +19,8 @@ TOLERANCE = 1e-9
 
 
 def name_of(term: Term) -> str:
-    """Return a term as it is printed: `method x seed`."""
-    return " x ".join(term)
+    """Return a term as it is printed: `method × seed`."""
+    return " × ".join(term)
 
 
 def all_terms(factors: Sequence[str], order: int = 2) -> tuple[Term, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from inlay.errors import ConfigError
 from inlay.randomness import derive
 from inlay.study.statistics.anova import Kind, contrast_models
-from inlay.study.statistics.design import Term, basis, fit, matrix
+from inlay.study.statistics.design import Term, basis, fit, matrix, name_of
 from inlay.study.statistics.sample import Sample
 
 DRAWS = 9999
@@ -42,7 +42,7 @@ def freedman_lane(
     nuisance, with_term, whole = basis(smaller), basis(larger), basis(matrix(sample, terms))
     freedom, error_freedom = with_term.shape[1] - nuisance.shape[1], len(sample) - whole.shape[1]
     if freedom < 1 or error_freedom < 1:
-        raise ConfigError(f"{' x '.join(term)}: no degrees of freedom for the term or for the error")
+        raise ConfigError(f"{name_of(term)}: no degrees of freedom for the term or for the error")
 
     def ratio(response: np.ndarray) -> np.ndarray:
         """Return F up to a constant factor of responses [N, B]."""
