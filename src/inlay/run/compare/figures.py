@@ -31,6 +31,8 @@ class Figure:
     """Why the value or the interval is missing; empty where neither is."""
     kind: str
     """Figures of unequal kinds, that is sample size, extractor or references, are not held against each other."""
+    remark: str = ""
+    """What the figure cannot bear, as its record says."""
     measure: Measure | None = field(default=None, repr=False)
     """What the difference from another figure is found with."""
 
@@ -95,7 +97,7 @@ def _title(name: str, details: Sequence[dict[str, Any]]) -> str:
 def _figure(name: str, run: Run, detail: dict[str, Any]) -> Figure:
     value = run.at("metrics", name)
     value = float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
-    reasons = [run.at("missing", name), detail.get("note"), run.says]
+    reasons = [run.at("missing", name), detail.get("note"), "" if run.done else run.status]
     if value is None:
         reason = next((str(reason) for reason in reasons if reason), NEVER_MEASURED)
         return Figure(None, None, "", reason, "")
@@ -104,10 +106,11 @@ def _figure(name: str, run: Run, detail: dict[str, Any]) -> Figure:
     if name == TRAINING_LOSS:
         detail = {**_measured_on(run), "objective": run.setting("objective"), "prior": run.setting("data", "prior")}
     interval = read_interval(detail)
-    reason = "" if interval else str(detail.get("note") or "no interval")
+    reason = "" if interval else "no interval"
     told = {key: detail[key] for key in KIND if key in detail}
+    remark = str(detail.get("note") or "")
     measure = restored(detail) if detail.get("jackknife") else None
-    return Figure(value, interval, sample_size(detail), reason, json.dumps(told, sort_keys=True), measure)
+    return Figure(value, interval, sample_size(detail), reason, json.dumps(told, sort_keys=True), remark, measure)
 
 
 KIND = {

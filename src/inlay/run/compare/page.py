@@ -82,6 +82,7 @@ def render(comparison: Comparison, samples: Samples) -> str:
         "training": [_picture(pixels) for pixels in samples.training],
         "has_base": bool(samples.before.pictures),
     }
+    told = [_column(comparison, number) for number in range(len(comparison.columns))]
     return environment.get_template("page.html.j2").render(
         generator=GENERATOR,
         made=f"{datetime.now(UTC):%d %B %Y}".lstrip("0"),
@@ -92,7 +93,8 @@ def render(comparison: Comparison, samples: Samples) -> str:
         colours=[_colour(index) for index in range(len(names))],
         subtitle=_subtitle(comparison),
         pictures=pictures,
-        columns=[_column(comparison, number) for number in range(len(comparison.columns))],
+        columns=[column for column in told if not column["part"]],
+        parts=[column for column in told if column["part"]],
         costs=_cost_columns(comparison),
         symptoms=_symptoms(comparison),
         curves=_curves(comparison),
@@ -149,6 +151,8 @@ def _column(comparison: Comparison, which: int) -> dict[str, Any]:
     column = comparison.columns[which]
     sizes = {figure.n for figure in column.figures if figure.value is not None}
     return {
+        "part": column.name.startswith("accuracy_"),  # one an attribute; "accuracy" has them together
+        "remarks": list(dict.fromkeys(figure.remark for figure in column.figures if figure.remark)),
         "title": column.title,
         "better": {"higher": "higher is better", "lower": "lower is better", None: ""}[column.better],
         "arrow": {"higher": "↑", "lower": "↓", None: ""}[column.better],
@@ -159,7 +163,7 @@ def _column(comparison: Comparison, which: int) -> dict[str, Any]:
             {
                 "value": None if figure.value is None else number(figure.value),
                 "sort": figure.value,
-                "interval": f"{number(figure.interval[0])} to {number(figure.interval[1])}" if figure.interval else "",
+                "interval": f"{figure.interval[0]:.3g} to {figure.interval[1]:.3g}" if figure.interval else "",
                 "n": figure.n,
                 "reason": figure.reason,
                 "best": index in column.best,

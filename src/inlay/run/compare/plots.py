@@ -182,7 +182,7 @@ def _label_place(
         box = (first, top - 10, first + width, top + 3)
         covered = sum(_overlap(box, other) for other in taken)
         # Words that leave the picture are worse than words that touch.
-        outside = max(0, 2 - box[0]) + max(0, box[2] - WIDTH + 2) + max(0, TOP - 10 - box[1])
+        outside = max(0, LEFT + 2 - box[0]) + max(0, box[2] - WIDTH + 2) + max(0, TOP - 10 - box[1])
         outside += max(0, box[3] - (HEIGHT - BOTTOM))
         if covered + 50 * outside < least - 1e-9:
             best, least, chosen = (left, top, anchor), covered + 50 * outside, box
