@@ -6,7 +6,7 @@ from inlay.errors import ConfigError
 from inlay.run.compare.comparison import compare
 from inlay.run.compare.figures import columns
 from inlay.run.compare.gather import gather
-from inlay.run.compare.quality import pareto_front, smoothed
+from inlay.run.compare.quality import pareto_front, smoothed, thinned
 
 
 def column(places, name="clip_i"):
@@ -150,3 +150,23 @@ def test_a_stopped_run_is_drawn_but_is_never_on_the_front(make_run):
 def test_the_running_mean_looks_back_only():
     points = [(step, float(step), float(step)) for step in range(1, 7)]
     assert smoothed(points, 4) == [(2, 2, 1.5), (3, 3, 2), (4, 4, 2.5), (5, 5, 3.5), (6, 6, 4.5)]
+    assert smoothed(points[:2], 4) == [(1, 1, 1), (2, 2, 1.5)]  # a run that stopped early is not left out
+
+
+def test_long_curves_are_thinned_and_keep_their_ends():
+    points = [(step, float(step), 0.0) for step in range(100_000)]
+    found = thinned(points)
+    assert len(found) == 400
+    assert (found[0], found[-1]) == (points[0], points[-1])
+    assert thinned(points[:5]) == points[:5]
+
+
+def test_details_of_another_version_are_shown_and_not_ranked(make_run, measured):
+    places = []
+    for name, value in (("one", 0.9), ("two", 0.5)):
+        entries = measured(value, value - 0.05, value + 0.05)
+        del entries["metric_details"]["clip_i"]["note"]
+        places.append(make_run(name, record=entries))
+    found = column(places)
+    assert [figure.value for figure in found.figures] == [0.9, 0.5]
+    assert found.best == frozenset()

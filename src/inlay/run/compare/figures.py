@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -109,11 +110,15 @@ def _figure(name: str, run: Run, detail: dict[str, Any]) -> Figure:
     reason = "" if interval else "no interval"
     told = {key: detail[key] for key in KIND if key in detail}
     remark = str(detail.get("note") or "")
-    measure = restored(detail) if detail.get("jackknife") else None
+    measure = None
+    if detail.get("jackknife"):
+        with suppress(KeyError, TypeError):  # the record of another version, whose differences cannot be told
+            measure = restored(detail)
     return Figure(value, interval, sample_size(detail), reason, json.dumps(told, sort_keys=True), remark, measure)
 
 
 KIND = {
+    "label": "the metric",
     "n": "the number of pictures",
     "references": "the number of references",
     "extractor": "the extractor",

@@ -15,7 +15,7 @@ from inlay.errors import ConfigError
 from inlay.run.compare.comparison import Comparison
 from inlay.run.compare.figures import HELD_OUT
 from inlay.run.compare.plots import COLOURS, Axis, Series, line_chart, scatter
-from inlay.run.compare.quality import curve, smoothed
+from inlay.run.compare.quality import curve, smoothed, thinned
 from inlay.run.compare.samples import Samples
 from inlay.run.human import human_bytes, human_count, human_seconds
 
@@ -224,6 +224,7 @@ def _curves(comparison: Comparison) -> list[dict[str, Any]]:
             points = [smoothed(each, window) for each in points]
         if not any(points):
             continue
+        points = [thinned(each) for each in points]
         over = {}
         for unit, at in (("steps", 0), ("seconds", 1)):
             series = [

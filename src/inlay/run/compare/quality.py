@@ -58,13 +58,20 @@ def curve(run: Run, key: str) -> list[tuple[int, float, float]]:
 
 
 def smoothed(points: Sequence[tuple[int, float, float]], window: int) -> list[tuple[int, float, float]]:
-    """Return running means over the last ``window`` values; the first few, of less than half as many, are left out."""
+    """Return running means over the last ``window`` values, from where half of them, or half of all, are there."""
     sums = [0.0, *accumulate(value for _, _, value in points)]
     return [
         (step, seconds, (sums[end] - sums[max(0, end - window)]) / min(end, window))
         for end, (step, seconds, _) in enumerate(points, 1)
-        if 2 * end >= window
+        if 2 * end >= min(window, len(points))
     ]
+
+
+def thinned(points: Sequence[tuple[int, float, float]], most: int = 400) -> list[tuple[int, float, float]]:
+    """Return at most ``most`` of the points, evenly spread, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[round(place * (len(points) - 1) / (most - 1))] for place in range(most)]
 
 
 def pareto_front(points: Mapping[int, tuple[float, float]], better: str) -> list[int]:
