@@ -13,14 +13,15 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from inlay.base.settings import BaseSettings
+from inlay.base.settings import BaseSettings, PathSettings
 from inlay.cli.methods import describe
 from inlay.data.settings import DataSettings, PriorSettings
 from inlay.methods import METHODS
 from inlay.objective.settings import Objective
 from inlay.objective.timesteps import TimestepSampling
 from inlay.objective.weighting import Weighting
-from inlay.run.config import Denoiser, PretrainConfig, PreviewSettings, RunConfig
+from inlay.run.config import Conditioning, PretrainConfig, PreviewSettings, RunConfig
+from inlay.run.denoisers import DENOISERS
 from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.train.schedules import LearningRateSchedule
 from inlay.train.settings import AdamW, Ema, PowerEma, TrainSettings
@@ -29,8 +30,8 @@ PAGE = Path(__file__).parent / "reference" / "run-file.md"
 HEAD = """# The run file
 
 Every setting with its type and default, as this version of inlay has them. A run file is YAML; a setting on the command
-line is `section.key=value`, for instance `train.steps=500`. `base`, `data` and `method` may be given by one word:
-`base: tabletop` is `base: {model: tabletop}`. Unknown keys are refused.
+line is `section.key=value`, for instance `train.steps=500`. `base`, `data`, `method`, `conditioning` and `path` may be
+given by one word: `base: tabletop` is `base: {model: tabletop}`. Unknown keys are refused.
 
 This page is generated from the code by `docs/generate.py`.
 """
@@ -78,7 +79,8 @@ def page() -> str:
     parts += [section("`train.optimizer`: adamw", AdamW, 3), section("`train.ema`: exponential", Ema, 3)]
     parts += [section("`train.ema`: power", PowerEma, 3)]
     parts += [section("`preview`", PreviewSettings), section("`evaluate`", EvaluateSettings)]
-    parts += [section("`denoiser`", Denoiser)]
+    parts += [section(f"`denoiser`: {name}", model) for name, model in DENOISERS.items()]
+    parts += [section("`conditioning`", Conditioning), section("`path`", PathSettings)]
     return "\n".join(parts)
 
 

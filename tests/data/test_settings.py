@@ -30,7 +30,7 @@ def test_validation_is_a_number_or_a_share(given, kind):
         ("caption_dropout", -0.1),
         ("repeats", 0),
         ("count", 0),
-        ("resolution", 100),
+        ("resolution", 101),
         ("background", "whitish"),
         ("background", "#ff00ff80"),
         ("bucket_step", 12),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BeforeValidator, Field, model_validator
 
 from inlay.errors import ConfigError
-from inlay.run.config import RunConfig
+from inlay.run.config import PretrainConfig, RunConfig
 from inlay.run.load import SHORTHANDS, apply_overrides, config_hash, read_run_file, to_yaml, validate
 from inlay.settings import Settings
 
@@ -186,10 +186,16 @@ def test_an_override_writes_out_a_section_given_by_one_setting():
 
 
 def test_every_shorthand_is_one_that_run_files_know():
-    short = validate(RunConfig, {"base": "tabletop", "data": "photos", "method": "lora", "train": {"steps": 1}})
-    long = {section: {key: getattr(getattr(short, section), key)} for section, key in SHORTHANDS.items()}
-    assert validate(RunConfig, {**long, "train": {"steps": 1}}) == short
-    assert long == {"base": {"model": "tabletop"}, "data": {"source": "photos"}, "method": {"name": "lora"}}
+    tuning = {"base": "tabletop", "data": "photos", "method": "lora", "train": {"steps": 1}}
+    vit = {"name": "vit", "sample_size": 8, "size": "S"}
+    scratch = {"data": "photos", "conditioning": "class", "path": "flow", "denoiser": vit, "train": {"steps": 1}}
+    known = set()
+    for kind, data in ((RunConfig, tuning), (PretrainConfig, scratch)):
+        short = validate(kind, data)
+        long = {section: {key: data[section]} for section, key in SHORTHANDS.items() if section in data}
+        assert validate(kind, {**data, **long}) == short
+        known |= set(long)
+    assert known == set(SHORTHANDS)
 
 
 @pytest.mark.parametrize("override", ["method.rank", "=8", "method.=8", ".rank=8", "method. rank=8", ""])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.base.locate import BUILT_IN, CONFIGS, Location
+from inlay.base.contract import Base, BaseArchitecture
+from inlay.base.locate import BUILT_IN, CONFIGS, Location, read_json
 from inlay.base.settings import BaseSettings
 from inlay.errors import ConfigError
 
@@ -20,7 +20,7 @@ TEXT_WIDTH_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.at
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(BaseArchitecture):
     """The configurations of a Stable Diffusion 1.x or 2.x pipeline, as its files hold them."""
 
     unet: dict[str, Any]
@@ -30,27 +30,46 @@ class Architecture:
 
     @property
     def downscale(self) -> int:
-        """Pixels a side of one latent pixel."""
         return 2 ** (len(self.vae["block_out_channels"]) - 1)
 
     @property
     def resolution(self) -> int:
-        """Side in pixels of the pictures that the base was trained on."""
         return int(self.unet["sample_size"]) * self.downscale
 
     @property
     def granularity(self) -> int:
-        """Multiple in pixels of which a picture's sides must be: autoencoder and denoiser halve them so often."""
         return self.downscale * 2 ** (len(self.unet["block_out_channels"]) - 1)
 
     @property
     def prediction(self) -> str:
-        """What the denoiser predicts, by diffusers' name."""
         return self.scheduler.get("prediction_type", "epsilon")
 
     @property
+    def channels(self) -> int:
+        return int(self.vae["latent_channels"])
+
+    @property
+    def one_size(self) -> bool:
+        return False
+
+    @property
+    def flow(self) -> bool:
+        return False
+
+    @property
+    def prompt_ids(self) -> int:
+        return self.text_shape[0]
+
+    @property
+    def guidance(self) -> float:
+        return 7.0
+
+    @property
+    def solver_of_pipeline(self) -> bool:
+        return True
+
+    @property
     def text_shape(self) -> tuple[int, int]:
-        """(tokens, width) of a prompt's text states."""
         return int(self.text_encoder["max_position_embeddings"]), int(self.text_encoder["hidden_size"])
 
     def build(self, part: str) -> nn.Module:
@@ -68,14 +87,17 @@ class Architecture:
         return model.from_config(getattr(self, part))
 
     def meta(self) -> dict[str, nn.Module]:
-        """Return all parts on the meta device, frozen: shapes and counts without memory."""
         import torch
 
         with torch.device("meta"):
             return {part: self.build(part).requires_grad_(False) for part in ("unet", "vae", "text_encoder")}
 
+    def skeleton(self, name: str) -> Base:
+        from inlay.base.stable_diffusion import StableDiffusion
+
+        return StableDiffusion(self, self.meta(), None, name)
+
     def alphas_cumprod(self) -> Tensor:
-        """Return the noise schedule [T], rescaled to zero terminal SNR where the scheduler says so."""
         return make_scheduler(self.scheduler).alphas_cumprod
 
 
@@ -101,7 +123,7 @@ def read_architecture(
         ConfigError: the files are not those of a Stable Diffusion 1.x or 2.x pipeline.
     """
     folder = architecture_folder(settings, location)
-    configs = {part: _read_json(folder / path) for part, path in CONFIGS.items() if part != "unet" or scratch is None}
+    configs = {part: read_json(folder / path) for part, path in CONFIGS.items() if part != "unet" or scratch is None}
     if scratch is not None:
         channels, width = configs["vae"]["latent_channels"], configs["text_encoder"]["hidden_size"]
         fitted = {"in_channels": channels, "out_channels": channels, "cross_attention_dim": width}
@@ -164,7 +186,7 @@ def architecture_folder(settings: BaseSettings, location: Location) -> Path:
     if width is None:
         raise ConfigError(f"base.model={settings.model}: not a Stable Diffusion 1.x or 2.x checkpoint")
     for folder in BUILT_IN.values():
-        architecture = Architecture(**{part: _read_json(folder / relative) for part, relative in CONFIGS.items()})
+        architecture = Architecture(**{part: read_json(folder / relative) for part, relative in CONFIGS.items()})
         if architecture.unet["cross_attention_dim"] != width:
             continue
         if architecture.prediction != "epsilon" and settings.prediction == "auto":
@@ -189,12 +211,3 @@ def _text_width(checkpoint: Path) -> int | None:
             return file.get_slice(TEXT_WIDTH_KEY).get_shape()[1]
     except SafetensorError as error:
         raise ConfigError(f"{checkpoint}: not a readable safetensors file: {error}") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; a base in diffusers' layout has one") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not a readable configuration: {error}") from None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from inlay.base.settings import BaseSettings
+from inlay.base.settings import NONE, BaseSettings
 from inlay.errors import ConfigError
 
 EMBEDDED = Path(__file__).parent / "tabletop"
@@ -25,14 +26,16 @@ WEIGHTS = {
     "vae": "vae/diffusion_pytorch_model",
     "text_encoder": "text_encoder/model",
 }
+PLAIN = "inlay.json"
+"""The file by which a directory is known for a model without text."""
 
 
 @dataclass(frozen=True)
 class Location:
     """Where a base lies."""
 
-    kind: Literal["directory", "checkpoint", "architecture"]
-    """A diffusers directory with weights, one `.safetensors` file, or configurations without weights."""
+    kind: Literal["directory", "checkpoint", "architecture", "nothing"]
+    """A diffusers directory with weights, one `.safetensors` file, configurations without weights, or no base."""
     path: Path
 
 
@@ -47,6 +50,8 @@ def locate(settings: BaseSettings, weights: bool = True) -> Location:
         ConfigError: nothing of that name is found, or weights are asked for where there are none.
     """
     name = settings.model
+    if name == NONE:
+        return Location("nothing", Path())
     if name == "tabletop":
         return _directory(EMBEDDED, name)
     if name in BUILT_IN:
@@ -79,6 +84,8 @@ def locate(settings: BaseSettings, weights: bool = True) -> Location:
 
 
 def _directory(path: Path, name: str) -> Location:
+    if (path / PLAIN).is_file():
+        return Location("directory", path)
     # A denoiser may be missing: pretraining brings its own. read_architecture looks for it where it is needed.
     needed = [relative for part, relative in CONFIGS.items() if part != "unet"]
     missing = [relative for relative in needed if not (path / relative).is_file()]
@@ -128,3 +135,17 @@ def weight_files(directory: Path, part: str) -> list[Path]:
     pickled = stem.with_name(stem.name + ".bin")
     hint = " (a pickled .bin is not read: it can run code; convert it to safetensors)" if pickled.exists() else ""
     raise ConfigError(f"{stem.parent}: no weights {single.name} for the base's {part}{hint}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; a base in diffusers' layout has one") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable configuration: {error}") from None

@@ -6,10 +6,8 @@ text states [B, L, D]; timesteps int64 [B].
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from inlay.base import autoencoder
 from inlay.base.architecture import Architecture, make_scheduler, read_architecture
+from inlay.base.contract import Base
 from inlay.base.locate import Location, locate, weight_files
 from inlay.base.prompts import Prompts, load_tokenizer
 from inlay.base.settings import BaseSettings
@@ -29,31 +29,29 @@ PARTS = ("unet", "vae", "text_encoder")
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-class StableDiffusion:
-    """A frozen text-to-image model. Nothing in it requires a gradient until a method asks for one."""
+class StableDiffusion(Base):
+    """A frozen text-to-image model."""
 
     def __init__(self, architecture: Architecture, components: dict[str, nn.Module], tokenizer: Any, name: str):
         """Put together what :func:`load_base` has loaded."""
-        self.architecture = architecture
+        self._architecture = architecture
         self.components = components
-        """The parts that methods may address: `unet`, `vae`, `text_encoder`."""
         self.tokenizer = tokenizer
-        self.prompts = Prompts(tokenizer, architecture.text_shape[0])
-        """Reads prompts, also the words that methods add to them."""
+        self.prompts: Prompts = Prompts(tokenizer, architecture.text_shape[0])
         self.name = name
-        """As the user gave it."""
-        self.file_hash: str | None = None
-        """SHA-256 over the files that the weights were read from."""
-        self.part_hashes: dict[str, str] = {}
-        """The same of each part that was read from files."""
+        self.file_hash = None
+        self.part_hashes = {}
         self.scheduler = make_scheduler(architecture.scheduler)
         for module in components.values():
             module.requires_grad_(False).eval()
 
     @property
-    def unet(self) -> Any:
-        """The denoiser."""
-        return self.components["unet"]
+    def architecture(self) -> Architecture:
+        """The configurations of its parts."""
+        return self._architecture
+
+    def twin(self, components: dict[str, nn.Module]) -> StableDiffusion:
+        return StableDiffusion(self.architecture, components, self.tokenizer, self.name)
 
     @property
     def vae(self) -> Any:
@@ -66,109 +64,32 @@ class StableDiffusion:
         return self.components["text_encoder"]
 
     @property
-    def device(self) -> torch.device:
-        """Where the denoiser lies."""
-        return next(self.unet.parameters()).device
-
-    @property
-    def prediction(self) -> str:
-        """What the denoiser predicts, by diffusers' name."""
-        return self.architecture.prediction
-
-    @property
     def scaling_factor(self) -> float:
         """Factor from the autoencoder's latents to the denoiser's."""
-        return float(self.vae.config.scaling_factor)
+        return autoencoder.scaling_factor(self.vae)
 
-    def copy(self) -> StableDiffusion:
-        """Return another one with weights of its own, as it would be loaded again from the same files.
-
-        Only of a base to which nothing has been attached and which has not been moved, cast or trained.
-        """
-        twin = StableDiffusion(self.architecture, copy.deepcopy(self.components), self.tokenizer, self.name)
-        twin.file_hash, twin.part_hashes = self.file_hash, dict(self.part_hashes)
-        return twin
-
-    def to(self, device: torch.device | str) -> StableDiffusion:
-        """Move all parts and return self."""
-        for module in self.components.values():
-            module.to(device)
-        return self
-
-    def cast_frozen(self, dtype: torch.dtype) -> None:
-        """Cast the frozen weights of denoiser and text encoder; what trains stays as it is, and so the autoencoder.
-
-        Stable Diffusion's autoencoders overflow in half precision, and latents are encoded once anyway. Use the base
-        under autocast afterwards.
-        """
-        for part in ("unet", "text_encoder"):
-            for parameter in self.components[part].parameters():
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(dtype)
-
-    @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels => mean and standard deviation of the posterior over latents, each float32 [B, C, h, w].
-
-        Outside autocast, as :meth:`decode`: half precision would cost quality, and latents are encoded once.
-        """
-        reference = next(self.vae.parameters())
-        with _full_precision(reference.device):
-            posterior = self.vae.encode(pixels.to(reference.device, reference.dtype)).latent_dist
-        return posterior.mean.float() * self.scaling_factor, posterior.std.float() * self.scaling_factor
+        return autoencoder.encode(self.vae, pixels)
 
     def image_encoder_hash(self) -> str:
-        """Return the SHA-256 of all that :meth:`encode_images` depends on, so that latents can be kept by it.
-
-        The decoder is left out: a better one does not make latents stale.
-        """
-        total = hashlib.sha256(f"{self.scaling_factor}".encode())
-        for name, tensor in sorted(self.vae.state_dict().items()):
-            if name.startswith(("encoder.", "quant_conv.")):
-                total.update(name.encode())
-                total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return total.hexdigest()
+        return autoencoder.encoder_hash(self.vae)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Return token ids, int64 [B, L], padded and cut to the text encoder's length."""
         return self.prompts.tokenize(prompts)
 
     def overlong(self, prompts: Sequence[str]) -> list[str]:
-        """Return those prompts of which the text encoder would not see the end."""
         return self.prompts.overlong(prompts)
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts => text states [B, L, D], the last hidden state after the final layer norm."""
-        return self.encode_tokens(self.tokenize(prompts))
-
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Token ids int64 [B, L] => text states [B, L, D]."""
+        """Token ids int64 [B, L] => text states [B, L, D], the last hidden state after the final layer norm."""
         return self.text_encoder(tokens.to(self.device))[0]
 
     def predict(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
-        """Return the denoiser's prediction [B, C, h, w] for noisy latents under text states."""
         dtype = self.unet.dtype
         return self.unet(noisy.to(dtype), timesteps, states.to(dtype), return_dict=False)[0]
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents => pixels float32 [B, 3, H, W] in [-1, 1]."""
-        reference = next(self.vae.parameters())
-        scaled = latents.to(reference.device, reference.dtype) / self.scaling_factor
-        with _full_precision(reference.device):
-            return self.vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Switch dropout off inside a ``with`` block."""
-        before = {part: module.training for part, module in self.components.items()}
-        for module in self.components.values():
-            module.eval()
-        try:
-            yield
-        finally:
-            for part, module in self.components.items():
-                module.train(before[part])
+        return autoencoder.decode(self.vae, latents)
 
     def save_pipeline(self, directory: Path) -> None:
         """Write everything as a diffusers ``StableDiffusionPipeline`` directory."""
@@ -203,20 +124,34 @@ def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, see
         ConfigError: the base is not found, incomplete, or not a Stable Diffusion 1.x or 2.x model.
     """
     location = locate(settings, weights=True)
-    architecture = read_architecture(settings, location, scratch)
+    return load(read_architecture(settings, location, scratch), settings, location, scratch is not None, seed)
+
+
+def load(
+    architecture: Architecture, settings: BaseSettings, location: Location, scratch: bool, seed: int
+) -> StableDiffusion:
+    """Load the weights that belong to an architecture; arguments and errors as in :func:`load_base`.
+
+    Args:
+        architecture: from :func:`inlay.base.architecture.read_architecture`, or changed since.
+        settings: the base section.
+        location: where the files are.
+        scratch: whether the denoiser is initialised.
+        seed: decides that.
+    """
     if location.kind == "checkpoint":
         components = _load_checkpoint(location, architecture)
         files = {part: [location.path] for part in PARTS}
     else:
-        parts = PARTS if scratch is None else ("vae", "text_encoder")
+        parts = ("vae", "text_encoder") if scratch else PARTS
         files = {part: weight_files(location.path, part) for part in parts}
-        components = {part: _load_part(architecture, part, found) for part, found in files.items()}
-    if scratch is not None:
+        components = {part: load_part(architecture, part, found) for part, found in files.items()}
+    if scratch:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "denoiser"))
             components["unet"] = architecture.build("unet")
     base = StableDiffusion(architecture, components, load_tokenizer(settings, location, architecture), settings.model)
-    digests = {path: _digest(path) for paths in files.values() for path in paths}
+    digests = {path: digest(path) for paths in files.values() for path in paths}
     base.file_hash = hashlib.sha256(b"".join(digests.values())).hexdigest()
     base.part_hashes = {
         part: hashlib.sha256(b"".join(digests[path] for path in paths)).hexdigest() for part, paths in files.items()
@@ -224,19 +159,18 @@ def load_base(settings: BaseSettings, scratch: dict[str, Any] | None = None, see
     return base
 
 
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context without autocast, also for the meta device, which knows none."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def _digest(path: Path) -> bytes:
+def digest(path: Path) -> bytes:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _load_part(architecture: Architecture, part: str, files: Sequence[Path]) -> nn.Module:
+def load_part(architecture: Architecture, part: str, files: Sequence[Path]) -> nn.Module:
+    """Return one part with the weights of its files, shards in order, in float32.
+
+    Raises:
+        ConfigError: the weights do not fit the configuration.
+    """
     with torch.device("meta"):
         module = architecture.build(part)
     state: dict[str, Tensor] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inlay.data.decode import SUFFIXES
 from inlay.data.settings import DataSettings
-from inlay.data.sources import Entry, nearest
+from inlay.data.sources import Entry, folder_class, nearest
 from inlay.errors import DataError
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
@@ -32,7 +32,8 @@ def folder_entries(settings: DataSettings, folder: Path) -> tuple[list[Entry], l
 
     Captions come from ``settings.prompt`` if that is set; else from ``metadata.csv`` or ``metadata.jsonl`` (one row a
     picture: its ``file_name`` relative to the metadata file, and ``settings.caption_column``); else from the text file
-    of the same stem. White space in captions is made single. Hidden files and folders are passed over.
+    of the same stem. With ``settings.classes`` they are classes, from ``settings.class_column``, else the picture's
+    first folder. White space in captions is made single. Hidden files and folders are passed over.
 
     Returns:
         The pictures, and what is wrong with the captions, one sentence each; when nothing is, each picture has one.
@@ -44,10 +45,13 @@ def folder_entries(settings: DataSettings, folder: Path) -> tuple[list[Entry], l
     if not files.pictures:
         raise DataError(_no_pictures(folder))
     problems: list[str] = []
+    column = settings.class_column if settings.classes else settings.caption_column
     if settings.prompt is not None:
         captions = dict.fromkeys(files.pictures, settings.prompt)
+    elif settings.classes and not _have_column(files, column):
+        captions = _classes_from_folders(files, problems)
     elif files.metadata:
-        captions = _captions_from_metadata(settings, files, problems)
+        captions = _captions_from_metadata(settings, column, files, problems)
     elif files.texts:
         captions = _captions_from_texts(files, problems)
     else:
@@ -123,10 +127,32 @@ def _captions_from_texts(files: _Files, problems: list[str]) -> dict[str, str]:
     return captions
 
 
-def _captions_from_metadata(settings: DataSettings, files: _Files, problems: list[str]) -> dict[str, str]:
+def _have_column(files: _Files, column: str) -> bool:
+    """Return whether a metadata file has a column; one that cannot be read is left to whoever reads it."""
+    for path in files.metadata.values():
+        try:
+            if column in _read_table(path)[0]:
+                return True
+        except (OSError, ValueError, csv.Error):
+            return True
+    return False
+
+
+def _classes_from_folders(files: _Files, problems: list[str]) -> dict[str, str]:
+    classes = {}
+    for name in files.pictures:
+        found = folder_class(name)
+        if found is None:
+            problems.append(f"{name}: lies in no folder that would name its class")
+        else:
+            classes[name] = found
+    return classes
+
+
+def _captions_from_metadata(settings: DataSettings, column: str, files: _Files, problems: list[str]) -> dict[str, str]:
     stems = {_stem(name) for name in files.pictures}
     both = [name for name in files.texts if _stem(name) in stems]
-    if both:
+    if both and not settings.classes:
         problems.append(
             f"captions lie both in {', '.join(files.metadata)} and in text files ({', '.join(both[:3])}); "
             "keep one of the two"
@@ -140,13 +166,15 @@ def _captions_from_metadata(settings: DataSettings, files: _Files, problems: lis
         except (OSError, ValueError, csv.Error) as error:
             problems.append(f"{metadata_name}: {error}")
             continue
-        missing = [column for column in ("file_name", settings.caption_column) if column not in columns]
+        missing = [needed for needed in ("file_name", column) if needed not in columns]
         if missing:
-            problems.extend(_missing_column(metadata_name, column, columns) for column in missing)
+            problems.extend(_missing_column(metadata_name, needed, columns) for needed in missing)
             continue
         for line, row in rows:
             place = f"{metadata_name} line {line}"
-            file_name, caption = row.get("file_name"), row.get(settings.caption_column)
+            file_name, caption = row.get("file_name"), row.get(column)
+            if settings.classes and isinstance(caption, int):
+                caption = str(caption)
             if not isinstance(file_name, str) or not file_name:
                 problems.append(f"{place}: file_name is {file_name!r}, not the name of a picture")
                 continue
@@ -159,7 +187,7 @@ def _captions_from_metadata(settings: DataSettings, files: _Files, problems: lis
                 near = nearest(name, files.pictures)
                 problems.append(f"{place}: there is no picture {name}" + (f"; did you mean {near}?" if near else ""))
             elif not isinstance(caption, str) or not _tidy(caption):
-                problems.append(f"{place}: {settings.caption_column} is {caption!r}, not a caption")
+                problems.append(f"{place}: {column} is {caption!r}, not a caption")
             else:
                 captions[name] = _tidy(caption)
     # A file that cannot be used at all has said so; all its pictures would only repeat it.

@@ -45,14 +45,18 @@ def hub_entries(settings: DataSettings, dataset_id: str) -> tuple[list[Entry], l
     if not len(table):
         raise DataError(f"hub dataset {dataset_id!r}: split {settings.split!r} is empty")
     pictures = table.select_columns([settings.image_column])
-    captions = [settings.prompt] * len(table) if settings.prompt is not None else table[settings.caption_column]
+    column = settings.class_column if settings.classes else settings.caption_column
+    captions = [settings.prompt] * len(table) if settings.prompt is not None else table[column]
+    names = getattr(table.features.get(column), "names", None)  # of numbered classes
     entries, problems = [], []
     for row, caption in enumerate(captions):
         name = f"{settings.split}/{row}"
         if settings.prompt is None:
+            if settings.classes and isinstance(caption, int):
+                caption = names[caption] if names else str(caption)
             caption = " ".join(caption.split()) if isinstance(caption, str) else caption
             if not caption or not isinstance(caption, str):
-                problems.append(f"{name}: {settings.caption_column} is {caption!r}, not a caption")
+                problems.append(f"{name}: {column} is {caption!r}, not a caption")
         entries.append(Entry(name, caption, partial(_read, pictures, row)))
     return entries, problems
 
@@ -71,10 +75,12 @@ def _check_columns(settings: DataSettings, dataset_id: str, table: Any) -> None:
             else "it has none of pictures"
         )
         problems.append(f"data.image_column={settings.image_column!r} {what}; {fix}")
-    if settings.prompt is None and settings.caption_column not in columns:
-        near = nearest(settings.caption_column, [name for name in columns if name not in pictures])
+    key = "class_column" if settings.classes else "caption_column"
+    wanted = getattr(settings, key)
+    if settings.prompt is None and wanted not in columns:
+        near = nearest(wanted, [name for name in columns if name not in pictures])
         problems.append(
-            f"data.caption_column={settings.caption_column!r} is not a column; the columns are "
+            f"data.{key}={wanted!r} is not a column; the columns are "
             f"{', '.join(map(repr, columns))}" + (f". Did you mean {near!r}?" if near else "")
         )
     if problems:

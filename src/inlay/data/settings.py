@@ -61,11 +61,19 @@ class DataSettings(Settings):
     """Which pictures and captions to train on, and how to cut them."""
 
     source: str
-    """A folder of pictures; a hub dataset (``hub:owner/name``, or ``owner/name`` when no such folder exists); or a part
-    of the rendered world (``tabletop:subject/<name>``, ``tabletop:domain/<name>/train``, ``tabletop:train``)."""
+    """A folder of pictures, also one inside a .zip file (``photos.zip/train``); a hub dataset (``hub:owner/name``, or
+    ``owner/name`` when no such folder exists); a part of the rendered world (``tabletop:subject/<name>``,
+    ``tabletop:domain/<name>/train``, ``tabletop:train``); or ``digits``, the 1,797 handwritten digits of scikit-learn,
+    8 x 8 pixels each."""
     prompt: str | None = None
     """One caption for all pictures, for instance ``a photo of sks dog``. The pictures' own captions are then
     ignored."""
+    classes: bool = False
+    """Take each picture's class for its caption: from `class_column` of a metadata file or hub dataset, else the name
+    of the first folder on the way to it; digits and the rendered world's shapes are known. `conditioning: class` sets
+    it."""
+    class_column: str = "label"
+    """Column of the metadata file or of the hub dataset that holds the class."""
     caption_column: str = "text"
     """Column of the metadata file or of the hub dataset that holds the caption."""
     image_column: str = "image"
@@ -74,7 +82,7 @@ class DataSettings(Settings):
     """Split of the hub dataset."""
     count: Annotated[int, Field(ge=1)] | None = None
     """Use the first so many pictures only. ``tabletop:train`` has no end and takes 10,000 when this is not given."""
-    resolution: Annotated[int, Field(ge=16, multiple_of=8)] | None = None
+    resolution: Annotated[int, Field(ge=4, multiple_of=2)] | None = None
     """Side of the training pictures in pixels; by default what the base was trained with."""
     crop: Literal["center", "random"] = "center"
     """Which part of a picture that is not square (or, with buckets, not of the bucket's shape) is used. ``random``
@@ -90,7 +98,7 @@ class DataSettings(Settings):
     """The buckets' sides are multiples of this many pixels; by default an eighth of the resolution (64 for 512), in
     steps that the base can halve often enough."""
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Probability that a caption is replaced by the empty one at a visit, for classifier-free guidance."""
+    """Probability that a caption, or a class, is replaced by the empty one at a visit: for classifier-free guidance."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often an epoch shows each picture."""
     validation: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = 0
@@ -124,6 +132,14 @@ class DataSettings(Settings):
         if len(colour) != 3:
             raise ValueError(f"{background!r} is not an opaque colour; give a name such as white, or #rrggbb")
         return background
+
+    @model_validator(mode="after")
+    def _one_kind_of_caption(self) -> DataSettings:
+        if self.classes and self.prompt is not None:
+            raise ValueError(
+                "prompt is one caption for all, and classes=true takes each picture's class; give one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _subject_and_class_differ(self) -> DataSettings:

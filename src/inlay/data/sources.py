@@ -21,6 +21,9 @@ from inlay.errors import DataError
 if TYPE_CHECKING:
     from inlay.data.tabletop import World
 
+DIGITS = "digits"
+"""The source that is scikit-learn's."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -97,9 +100,19 @@ def load_examples(settings: DataSettings, resolution: int, key: str = "data.sour
     kind, _, name = settings.source.partition(":")
     if kind == "tabletop":
         return _rendered(settings, name, resolution)
+    if settings.source == DIGITS:
+        from inlay.data.digits import digit_examples
+
+        digits = digit_examples(settings)
+        return Loaded(digits[: settings.count], [], _shortfall(settings, len(digits)))
     folder = Path(settings.source).expanduser()
     problems: list[str] = []
-    if kind == "hub":
+    zipped = None if folder.is_dir() else split_zip(settings.source)
+    if zipped is not None:
+        from inlay.data.zipped import zip_entries
+
+        entries, problems = zip_entries(settings, *zipped)
+    elif kind == "hub":
         from inlay.data.hub import hub_entries
 
         entries, problems = hub_entries(settings, name)
@@ -189,6 +202,24 @@ def _missing_folder(folder: Path, key: str) -> str:
     return f"{key}: there is no folder {folder}" + (f"; did you mean {parent / near}?" if near else "")
 
 
+def split_zip(source: str) -> tuple[Path, str] | None:
+    """Return the .zip file that a source names, and the folder inside it; None when it names none.
+
+    ``data/cifar10.zip/cifar10/train`` is the folder ``cifar10/train`` of ``data/cifar10.zip``.
+    """
+    path = Path(source).expanduser()
+    for place in (path, *path.parents):
+        if place.suffix.lower() == ".zip" and place.is_file():
+            return place, path.relative_to(place).as_posix().removeprefix(".")
+    return None
+
+
+def folder_class(name: str) -> str | None:
+    """Return the first folder in a picture's name, which is its class; None for one that lies in none."""
+    first, slash, _ = name.partition("/")
+    return first if slash else None
+
+
 def _looks_like_hub_id(source: str) -> bool:
     owner, slash, name = source.partition("/")
     return bool(slash and owner and name) and "/" not in name and "\\" not in source and owner[0] not in ".~"
@@ -208,7 +239,7 @@ def _rendered(settings: DataSettings, part: str, resolution: int) -> Loaded:
         examples.append(
             Example(
                 id=f"tabletop:{part}/{index}",
-                caption=world.describe(index)[1] if settings.prompt is None else settings.prompt,
+                caption=_told(world, index, settings),
                 sha256=hashlib.sha256(identity.encode()).hexdigest(),
                 width=resolution,
                 height=resolution,
@@ -216,6 +247,13 @@ def _rendered(settings: DataSettings, part: str, resolution: int) -> Loaded:
             )
         )
     return Loaded(examples, [], _shortfall(settings, len(examples)))
+
+
+def _told(world: World, index: int, settings: DataSettings) -> str:
+    if settings.prompt is not None:
+        return settings.prompt
+    scene, caption = world.describe(index)
+    return scene.things[0].kind if settings.classes else caption
 
 
 def _draw(world: World, index: int) -> Image.Image:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
+from inlay.base.contract import Base
 from inlay.base.prompts import Prompts
-from inlay.base.stable_diffusion import StableDiffusion
 from inlay.methods import Attachment, Method
 from inlay.randomness import derive
 
 
-def attach(methods: Sequence[Method], base: StableDiffusion, seed: int) -> list[Attachment]:
+def attach(methods: Sequence[Method], base: Base, seed: int) -> list[Attachment]:
     """Attach methods to a base in order; what they initialise at random follows from the seed.
 
     Where the base has a tokenizer, its prompts can hold the methods' new words afterwards.
@@ -26,7 +26,7 @@ def attach(methods: Sequence[Method], base: StableDiffusion, seed: int) -> list[
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "attach", index))
             attachments.append(method.attach(base.components))
-    if base.tokenizer is not None:
+    if base.prompts is not None and base.prompts.tokenizer is not None:
         introduce(attachments, base.prompts)
     return attachments
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from inlay.artifacts.files import read_tensors, write_tensors, write_text, writing
-from inlay.base.stable_diffusion import load_base
+from inlay.base.families import load_base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import merge_all
 from inlay.run.attach import attach
-from inlay.run.config import JobConfig, PretrainConfig
-from inlay.run.directory import PIPELINE, RUN_FILE, method_file, read_config
+from inlay.run.config import JobConfig
+from inlay.run.directory import PIPELINE, RUN_FILE, load_run, method_file, read_config
 from inlay.run.load import to_yaml
 from inlay.run.record import command_line, now, read_record, write_record
 from inlay.train.profiles import LONGEST, Profile, coefficients
@@ -80,10 +80,8 @@ def average(
     factors, distance = coefficients(list(sources), Profile(sigma_rel, record["costs"]["steps"]))
     made = Averaged(target, sigma_rel, len(taken), distance)
 
-    settings = config.base
-    if isinstance(config, PretrainConfig) and config.objective.prediction != "auto":
-        settings = settings.model_copy(update={"prediction": config.objective.prediction})
-    base = load_base(settings, config.scratch, config.seed)
+    # A denoiser from scratch is as the run has saved it; all its weights are about to be replaced.
+    base = load_base(config.base) if config.scratch is None else load_run(directory)[0]
     if config.scratch is None and base.file_hash != record["base"]["hash"]:
         raise ArtifactError(f"{directory}: tuned on another {config.base.model}; its weights have changed since")
     attachments = attach(config.methods, base, config.seed)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inlay.base.architecture import Architecture, read_architecture
+from inlay.base.contract import BaseArchitecture
+from inlay.base.families import read_base
 from inlay.base.locate import locate
 from inlay.errors import ConfigError
 from inlay.methods import merge_all
-from inlay.objective.path import Path as NoisePath
 from inlay.run.config import JobConfig
+from inlay.train.noise_path import noise_path
 from inlay.train.schedules import multiplier
 
 
-def check(config: JobConfig) -> Architecture:
+def check(config: JobConfig) -> BaseArchitecture:
     """Hold a job's settings against its base's configuration files, and its methods against the meta device.
 
     Raises:
@@ -21,7 +22,7 @@ def check(config: JobConfig) -> Architecture:
         TargetError: a method addresses what the base does not have, or a stack that has to be saved as one model cannot
             be merged.
     """
-    architecture = read_architecture(config.base, locate(config.base), config.scratch)
+    architecture = read_base(config.base, locate(config.base), config.scratch)
     check_sizes(config, architecture)
     check_objective(config, architecture)
     check_trackers(config)
@@ -32,12 +33,19 @@ def check(config: JobConfig) -> Architecture:
     return architecture
 
 
-def check_sizes(config: JobConfig, architecture: Architecture) -> None:
-    """Refuse pictures that autoencoder and denoiser cannot halve as often as they do.
+def check_sizes(config: JobConfig, architecture: BaseArchitecture) -> None:
+    """Refuse pictures that autoencoder and denoiser cannot halve or cut as they do.
 
     Raises:
-        ConfigError: names the multiple that is allowed.
+        ConfigError: names the multiple, or the one size, that is allowed.
     """
+    if architecture.one_size and config.data.buckets:
+        raise ConfigError("data.buckets: this denoiser has learned positions and takes pictures of one shape only")
+    if architecture.one_size and config.data.resolution not in (None, architecture.resolution):
+        raise ConfigError(
+            f"data.resolution={config.data.resolution}: this denoiser has learned positions and takes pictures of "
+            f"{architecture.resolution} pixels only, by its sample_size"
+        )
     unit = architecture.granularity
     own = "denoiser.sample_size gives pictures of" if config.scratch else "the base's own resolution,"
     sizes = {
@@ -51,12 +59,12 @@ def check_sizes(config: JobConfig, architecture: Architecture) -> None:
             low = size // unit * unit
             near = f"{low} or {low + unit}" if low else str(unit)
             raise ConfigError(
-                f"{what}: must be a multiple of {unit} pixels, because this base halves a picture's sides "
-                f"{unit.bit_length() - 1} times; the nearest are {near}"
+                f"{what}: must be a multiple of {unit} pixels, because this base cuts a picture's sides "
+                f"into pieces of {unit}; the nearest are {near}"
             )
 
 
-def check_objective(config: JobConfig, architecture: Architecture) -> None:
+def check_objective(config: JobConfig, architecture: BaseArchitecture) -> None:
     """Refuse an objective that the base's noise schedule or prediction rules out.
 
     Raises:
@@ -69,9 +77,7 @@ def check_objective(config: JobConfig, architecture: Architecture) -> None:
             "another target would change what its output means, and no saved adapter could say so; leave it at auto, "
             "or state in base.prediction what the base predicts where its files are wrong"
         )
-    config.objective.resolved(architecture.prediction).weight_table(
-        NoisePath.from_alphas_cumprod(architecture.alphas_cumprod())
-    )
+    config.objective.resolved(architecture.prediction).weight_table(noise_path(architecture))
 
 
 def overlong_note(captions: Sequence[str], long: Sequence[str], limit: int) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 from accelerate import Accelerator
 
 from inlay.artifacts.files import write_json
+from inlay.base.contract import Base
 from inlay.base.locate import Location, weight_files
 from inlay.base.sampling import initial_noise, sample, sampler_config, to_uint8
-from inlay.base.stable_diffusion import PARTS, StableDiffusion
+from inlay.base.stable_diffusion import PARTS
 from inlay.data.dataset import Dataset
 from inlay.data.prior import RECIPE, DrawnPictures, Prior, class_images_directory, given_pictures, make_prior, to_draw
 from inlay.data.sources import Loaded
@@ -34,7 +35,7 @@ SHEET_COLUMNS = 10
 SHEET_ROWS = 20
 
 
-def drawn_pictures(config: JobConfig, base: StableDiffusion, resolution: int, base_hash: str) -> DrawnPictures:
+def drawn_pictures(config: JobConfig, base: Base, resolution: int, base_hash: str) -> DrawnPictures:
     """Return where a run's class pictures are kept, and what they are drawn with.
 
     Args:
@@ -64,7 +65,7 @@ def drawn_pictures(config: JobConfig, base: StableDiffusion, resolution: int, ba
 
 def prepare_prior(
     config: JobConfig,
-    base: StableDiffusion,
+    base: Base,
     dataset: Dataset,
     given: Loaded,
     accelerator: Accelerator,
@@ -95,7 +96,7 @@ def prepare_prior(
 
 
 def _draw(
-    base: StableDiffusion, drawn: DrawnPictures, count: int, accelerator: Accelerator, shares: int, progress: Progress
+    base: Base, drawn: DrawnPictures, count: int, accelerator: Accelerator, shares: int, progress: Progress
 ) -> None:
     """Draw what is missing of the first ``count`` pictures, or of this process's share of them."""
     from PIL import Image
@@ -172,9 +173,7 @@ class ClassImagesPlan:
     """Why the counts are null."""
 
 
-def plan_class_images(
-    config: JobConfig, base: StableDiffusion, resolution: int, location: Location
-) -> ClassImagesPlan | None:
+def plan_class_images(config: JobConfig, base: Base, resolution: int, location: Location) -> ClassImagesPlan | None:
     """Return what a run would do about class pictures, None where it has none.
 
     Args:
@@ -200,7 +199,7 @@ def plan_class_images(
     return ClassImagesPlan(prior.prompt, prior.weight, given + count, given, kept, count - kept, None)
 
 
-def _kept_pictures(config: JobConfig, base: StableDiffusion, resolution: int, location: Location, count: int) -> int:
+def _kept_pictures(config: JobConfig, base: Base, resolution: int, location: Location, count: int) -> int:
     """Return how many of the first ``count`` class pictures an earlier run has left.
 
     The base's weights are hashed only where pictures drawn with the same settings are kept at all.

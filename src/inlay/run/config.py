@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Self, Union
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from inlay.base.settings import BaseSettings
+from inlay.base.scratch import CLASS_GUIDANCE, Scratch
+from inlay.base.settings import NONE, BaseSettings, PathSettings
 from inlay.data.settings import DataSettings
 from inlay.methods import METHODS, Full, Method
 from inlay.objective.settings import Objective
+from inlay.run.denoisers import AnyDenoiser
 from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.run.load import SHORTHANDS, config_hash
 from inlay.settings import Settings
@@ -47,43 +49,22 @@ class PreviewSettings(Settings):
     """Of the initial noise."""
 
 
-class Denoiser(Settings):
-    """A text-conditional U-Net to train from scratch: arguments of diffusers' ``UNet2DConditionModel``.
+class Conditioning(Settings):
+    """What a denoiser from scratch is told about a picture."""
 
-    Latent channels and text width follow from the base's autoencoder and text encoder.
-    """
-
-    sample_size: Annotated[int, Field(ge=1)]
-    """Side of the latents."""
-    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
-    """Width of each resolution level, finest first."""
-    down_block_types: tuple[Literal["CrossAttnDownBlock2D", "DownBlock2D"], ...]
-    """Kind of each level on the way down; the way up mirrors it."""
-    layers_per_block: Annotated[int, Field(ge=1)] = 2
-    """Residual (and transformer) blocks a level on the way down; one more on the way up."""
-    attention_head_dim: Annotated[int, Field(ge=1)] = 8
-    """Number of attention heads: diffusers' name for it is historical."""
-    norm_num_groups: Annotated[int, Field(ge=1)] = 32
-    """Groups of the group norms; must divide every width."""
+    name: Literal["none", "class", "text"]
+    """`none`, the number of the picture's `class`, or its caption as the base's text encoder reads it (`text`)."""
+    classes: Annotated[int, Field(ge=1)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Of `class`: the names in their order, or how many there must be; by default those that the pictures have, in
+    alphabetical order."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Denoiser:
-        if len(self.down_block_types) != len(self.block_out_channels):
-            raise ValueError(
-                f"{len(self.block_out_channels)} block_out_channels but {len(self.down_block_types)} down_block_types"
-            )
-        uneven = [width for width in self.block_out_channels if width % self.norm_num_groups]
-        if uneven:
-            raise ValueError(f"norm_num_groups={self.norm_num_groups} does not divide block_out_channels {uneven}")
+    def _classes_act(self) -> Conditioning:
+        if self.classes is not None and self.name != "class":
+            raise ValueError(f"classes have no effect with conditioning {self.name}; leave them out")
+        if isinstance(self.classes, tuple) and (len(set(self.classes)) < len(self.classes) or "" in self.classes):
+            raise ValueError("classes need names that differ and are not empty")
         return self
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments of ``UNet2DConditionModel`` apart from those that the base decides."""
-        up = {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}
-        return {
-            **self.model_dump(mode="json"),
-            "up_block_types": [up[kind] for kind in reversed(self.down_block_types)],
-        }
 
 
 class JobConfig(Settings, ABC):
@@ -113,8 +94,8 @@ class JobConfig(Settings, ABC):
 
     @property
     @abstractmethod
-    def scratch(self) -> dict[str, Any] | None:
-        """Configuration of a denoiser to initialise instead of the base's; None to keep that."""
+    def scratch(self) -> Scratch | None:
+        """A denoiser to initialise instead of the base's; None to keep that."""
 
     @property
     @abstractmethod
@@ -192,10 +173,18 @@ class RunConfig(JobConfig):
 
 
 class PretrainConfig(JobConfig):
-    """Training a denoiser from scratch between a base's frozen autoencoder and text encoder."""
+    """Training a denoiser from scratch: of pixels, or between a base's frozen autoencoder and text encoder."""
 
-    denoiser: Denoiser
-    """The U-Net to train."""
+    base: Annotated[BaseSettings, _short("base")] = BaseSettings(model=NONE)
+    """Whose autoencoder gives latents, and whose text encoder reads captions; by default none, for a model of pixels
+    without text."""
+    denoiser: AnyDenoiser
+    """The network to train. Without a `name` it is a text U-Net."""
+    conditioning: Annotated[Conditioning, _short("conditioning")] | None = None
+    """What the network is told about a picture: `none`, `class` or `text`; by default text for a text U-Net, else none.
+    `data.caption_dropout` leaves captions or classes out, for classifier-free guidance."""
+    path: Annotated[PathSettings, _short("path")] | None = None
+    """How pictures turn into noise; by default as the base's schedule says, and `cosine` without a base."""
 
     @model_validator(mode="after")
     def _nothing_to_preserve(self) -> PretrainConfig:
@@ -205,15 +194,86 @@ class PretrainConfig(JobConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _conditioned(self) -> PretrainConfig:
+        allowed = self.denoiser.conditioned
+        asked = self.conditioning or Conditioning(name="text" if "text" in allowed else "none")
+        if asked.name not in allowed:
+            raise ValueError(
+                f"conditioning={asked.name}: denoiser {self.denoiser.name} takes {' or '.join(allowed)}; "
+                + ("text needs denoiser text_unet" if asked.name == "text" else "take denoiser unet, vit or dit")
+            )
+        if asked.name == "text" and self.base.model == NONE:
+            raise ValueError("conditioning=text needs a base, whose text encoder reads the captions; give `base`")
+        if asked.name == "text" and self.path is not None and self.path.name == "flow":
+            raise ValueError(
+                "path=flow: a text U-Net is saved as a StableDiffusionPipeline, whose schedulers know no flow; take "
+                "cosine, linear or scaled_linear, or denoiser unet, vit or dit"
+            )
+        _prepare(self, asked)
+        return self
+
     @property
     def methods(self) -> tuple[Method, ...]:
         return (Full(),)
 
     @property
-    def scratch(self) -> dict[str, Any] | None:
-        return self.denoiser.config()
+    def scratch(self) -> Scratch:
+        assert self.conditioning is not None
+        classes = self.conditioning.classes
+        if isinstance(classes, int):
+            classes = tuple(map(str, range(classes)))
+        # Not to be known before the pictures are: something to build with until then.
+        unknown = ("0",) if self.conditioning.name == "class" else ()
+        return Scratch(
+            self.denoiser.config(),
+            self.conditioning.name,
+            self.path,
+            self.objective.prediction,
+            classes or unknown,
+        )
 
     @property
     def learning_rates(self) -> tuple[float, ...]:
         stated = self.train.learning_rate
         return stated if isinstance(stated, tuple) else (stated or 1e-4,)
+
+
+def _prepare(config: PretrainConfig, asked: Conditioning) -> None:
+    """Write down in other sections what the conditioning means for them; the saved run file then says it.
+
+    Raises:
+        ValueError: they say otherwise.
+    """
+    data, own = config.data, 1.0
+    if asked.name == "none":
+        if data.prompt or data.caption_dropout or data.classes:
+            raise ValueError(
+                "an unconditional model is told nothing of a picture: leave out data.prompt, data.classes and "
+                "data.caption_dropout, or give conditioning=class or text"
+            )
+        data = data.model_copy(update={"prompt": ""})
+    elif asked.name == "class":
+        if data.prompt is not None:
+            raise ValueError("data.prompt has no effect with conditioning=class; leave it out")
+        data = data.model_copy(update={"classes": True})
+        own = CLASS_GUIDANCE if data.caption_dropout else 1.0
+    prepared: dict[str, Settings] = {"conditioning": asked, "data": data}
+    if asked.name != "text":
+        for name, section in (("preview", config.preview), ("evaluate", config.evaluate)):
+            if section is not None:
+                prepared[name] = _guided(name, section, asked, own)
+    for name, value in prepared.items():
+        object.__setattr__(config, name, value)  # frozen for others; validation is not over yet
+
+
+def _guided(name: str, section: PreviewSettings | EvaluateSettings, asked: Conditioning, own: float) -> Settings:
+    """Return a section with the guidance that fits a model without text, where it states none."""
+    if "guidance" not in section.model_fields_set:
+        return section.model_copy(update={"guidance": own})
+    if section.guidance != 1 and own == 1:
+        how = "an unconditional one is never told" if asked.name == "none" else "give data.caption_dropout"
+        raise ValueError(
+            f"{name}.guidance={section.guidance:g} leads away from what the model draws untold; {how}, or set it to 1"
+        )
+    return section

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import flop_registry
 
-from inlay.base.stable_diffusion import StableDiffusion
+from inlay.base.contract import Base
 from inlay.objective.loss import loss_per_sample
 
 # What torch.autocast computes in the lower precision, of what these models are made of.
@@ -71,7 +71,7 @@ class Arithmetic:
 
 
 def step_cost(
-    base: StableDiffusion,
+    base: Base,
     owned: Iterable[nn.Parameter],
     latents: tuple[int, int, int, int],
     arithmetic: Arithmetic,
@@ -87,16 +87,16 @@ def step_cost(
         checkpointing: with gradient checkpointing in the denoiser.
     """
     owned = list(owned)
-    in_text = not {id(p) for p in base.text_encoder.parameters()}.isdisjoint(id(p) for p in owned)
-    tokens, width = base.architecture.text_shape
+    reader = base.components.get("text_encoder")
+    in_text = reader is not None and not {id(p) for p in reader.parameters()}.isdisjoint(id(p) for p in owned)
     with torch.device("meta"):
         noisy = torch.empty(latents)
         timesteps = torch.zeros(latents[0], dtype=torch.int64)
-        token_ids = torch.zeros((latents[0], tokens), dtype=torch.int64)
-        states = torch.empty((latents[0], tokens, width))
+        token_ids = torch.zeros((latents[0], base.architecture.prompt_ids), dtype=torch.int64)
+        states = token_ids if reader is None else torch.empty((latents[0], *(base.architecture.text_shape or ())))
     emulation = _Emulation(arithmetic)
     count = _Count([noisy, timesteps, token_ids, states, *_weights(base)])
-    trained = [base.unet, base.text_encoder] if in_text else [base.unet]
+    trained = [base.unet, reader] if reader is not None and in_text else [base.unet]
     hooks = [parameter.register_post_accumulate_grad_hook(count.take_gradient) for parameter in owned]
     if checkpointing:
         # A function mode is off inside backward(), so what is computed again there must switch it on itself.
@@ -110,7 +110,7 @@ def step_cost(
             for module in trained:
                 module.train()
             if in_text:
-                states = base.text_encoder(token_ids)[0]
+                states = base.encode_tokens(token_ids)
             output = base.predict(noisy, timesteps, states)
             loss = loss_per_sample(output, torch.zeros_like(noisy), noisy.new_ones(latents[0])).sum()
             del output
@@ -129,7 +129,7 @@ def step_cost(
             base.unet.disable_gradient_checkpointing()
 
 
-def forward_cost(base: StableDiffusion, arithmetic: Arithmetic, call: Callable[[], Any]) -> ForwardCost:
+def forward_cost(base: Base, arithmetic: Arithmetic, call: Callable[[], Any]) -> ForwardCost:
     """Make a call that computes with the parts of ``base``, without gradients, and count.
 
     Args:
@@ -143,7 +143,7 @@ def forward_cost(base: StableDiffusion, arithmetic: Arithmetic, call: Callable[[
     return ForwardCost(count.flops, count.most, result)
 
 
-def _weights(base: StableDiffusion) -> Iterable[Tensor]:
+def _weights(base: Base) -> Iterable[Tensor]:
     for module in base.components.values():
         yield from module.parameters()
         yield from module.buffers()

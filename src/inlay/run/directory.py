@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from inlay.artifacts.files import read_tensors
-from inlay.base.stable_diffusion import StableDiffusion, load_base
+from inlay.base.contract import Base
+from inlay.base.families import load_base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import Attachment, Method
 from inlay.run.attach import attach
@@ -62,7 +63,7 @@ def read_config(directory: Path) -> JobConfig:
     return validate(PretrainConfig if "denoiser" in data else RunConfig, data, path)
 
 
-def load_run(directory: Path) -> tuple[StableDiffusion, list[Attachment]]:
+def load_run(directory: Path) -> tuple[Base, list[Attachment]]:
     """Load the tuned model of a finished run: its base, and its methods attached with what they learned.
 
     Raises:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inlay.base.locate import CONFIGS
+from inlay.base.contract import Base
+from inlay.base.families import load_base
+from inlay.base.locate import CONFIGS, PLAIN
 from inlay.base.sampling import initial_noise, sample
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.errors import ConfigError
 from inlay.run.directory import RUN_FILE, load_run
 from inlay.run.pictures import Block, Row, grid, save_picture
@@ -30,7 +31,7 @@ class Drawn:
     """uint8 [H, W, 3]."""
 
 
-def load_target(target: str | Path, device: str | None = None) -> StableDiffusion:
+def load_target(target: str | Path, device: str | None = None) -> Base:
     """Return what to draw with: a finished run directory's tuned model, or a base by its name.
 
     Raises:
@@ -39,13 +40,13 @@ def load_target(target: str | Path, device: str | None = None) -> StableDiffusio
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if (Path(target) / RUN_FILE).is_file():
         return load_run(Path(target))[0].to(place)
-    if Path(target).is_dir() and not (Path(target) / CONFIGS["vae"]).is_file():
+    if Path(target).is_dir() and not any((Path(target) / file).is_file() for file in (CONFIGS["vae"], PLAIN)):
         raise ConfigError(f"{target}: neither a run directory (no {RUN_FILE}) nor a base (no {CONFIGS['vae']})")
     return load_base(BaseSettings(model=str(target))).to(place)
 
 
 def draw(
-    base: StableDiffusion,
+    base: Base,
     prompts: str | Sequence[str],
     pictures: int = 4,
     seed: int = 0,

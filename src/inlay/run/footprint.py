@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from inlay.base.contract import Base
 from inlay.base.sampling import decoded_together, sample
-from inlay.base.stable_diffusion import StableDiffusion
 from inlay.data.dataset import Dataset
 from inlay.methods import Attachment
 from inlay.run.class_images import DRAWN_TOGETHER, ClassImagesPlan
@@ -85,7 +85,7 @@ class Work:
 
 def footprint(
     config: JobConfig,
-    base: StableDiffusion,
+    base: Base,
     attachments: Sequence[Attachment],
     latent_shape: tuple[int, int, int],
     dataset: Dataset | None,
@@ -127,27 +127,31 @@ def footprint(
     if cached and dataset is not None and (class_images is None or class_images.pictures is not None):
         most = len(dataset) + len(dataset.validation)
         pictures = min(pictures, max(most, class_images.pictures or 0) if class_images is not None else most)
-    encoded = forward_cost(base, full, lambda: base.vae.encode(torch.empty(pictures, 3, side, side)))
-    tokens, width = base.architecture.text_shape
+    encoded = forward_cost(base, full, lambda: base.encode_images(torch.empty(pictures, 3, side, side)))
     captions = _captions(dataset)
     texts = min(CAPTIONS_AT_A_TIME, captions + shown)  # the empty one, and the class's, among them
-    read = forward_cost(base, arithmetic, lambda: base.text_encoder(torch.zeros((texts, tokens), dtype=torch.int64))[0])
+    ids = (texts, base.architecture.prompt_ids)
+    read = forward_cost(base, arithmetic, lambda: base.encode_tokens(torch.zeros(ids, dtype=torch.int64)))
     prompts = len(config.preview.prompts) if config.preview.prompts else min(4, max(1, captions))
     drawn = prompts * config.preview.pictures
     to_draw = class_images.to_draw if class_images is not None else 0
     at_a_time = max(min(drawn, DRAWN_AT_A_TIME), DRAWN_TOGETHER if to_draw != 0 else 0)
     sides = 1 if config.preview.guidance == 1 else 2
+    shape = base.architecture.text_shape
+    with torch.device("meta"):
+        rows = sides * at_a_time
+        conditions = torch.empty(rows, *shape) if shape else torch.zeros((rows, ids[1]), dtype=torch.int64)
     called = forward_cost(
         base,
         arithmetic,
         lambda: base.predict(
             torch.empty(sides * at_a_time, *latent_shape),
             torch.zeros(sides * at_a_time, dtype=torch.int64),
-            torch.empty(sides * at_a_time, tokens, width),
+            conditions,
         ),
     )
     decoded_at_a_time = min(at_a_time, decoded_together((side, side)))
-    decoded = forward_cost(base, full, lambda: base.vae.decode(torch.empty(decoded_at_a_time, *latent_shape)))
+    decoded = forward_cost(base, full, lambda: base.decode(torch.empty(decoded_at_a_time, *latent_shape)))
     picture_flops = config.preview.steps * called.flops // at_a_time + decoded.flops // decoded_at_a_time
 
     trained = sum(parameter.nbytes for parameter in owned.values())

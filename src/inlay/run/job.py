@@ -13,9 +13,11 @@ import torch
 from accelerate import Accelerator
 
 from inlay.artifacts.files import write_tensors, write_text, writing
+from inlay.base.contract import Base
+from inlay.base.families import load_base
 from inlay.base.sampling import initial_noise, sample, to_uint8
+from inlay.base.scratch import Scratch
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.data.dataset import Batch, Dataset, load_dataset
 from inlay.data.prior import Prior, given_pictures
 from inlay.data.sources import Loaded
@@ -25,7 +27,8 @@ from inlay.randomness import derive
 from inlay.run.attach import attach
 from inlay.run.check import check, check_length, overlong_note
 from inlay.run.class_images import prepare_prior, save_contact_sheet
-from inlay.run.config import JobConfig, PretrainConfig, RunConfig
+from inlay.run.classes import with_classes
+from inlay.run.config import JobConfig, RunConfig
 from inlay.run.directory import CLASS_IMAGES, PIPELINE, RUN_FILE, TRACE, alone_in, finished_run, method_file, read_trace
 from inlay.run.evaluation.during import Evaluation
 from inlay.run.load import to_yaml
@@ -41,8 +44,8 @@ from inlay.train.precision import LOWERED, attention_kernel, autocast
 class Loader(Protocol):
     """Gives a base to a run, which changes it: a new one, or a copy of one that is kept."""
 
-    def __call__(self, settings: BaseSettings, scratch: dict[str, Any] | None = None, seed: int = 0) -> StableDiffusion:
-        """Return the base; see :func:`inlay.base.stable_diffusion.load_base`."""
+    def __call__(self, settings: BaseSettings, scratch: Scratch | None = None, seed: int = 0) -> Base:
+        """Return the base; see :func:`inlay.base.families.load_base`."""
         ...
 
 
@@ -179,10 +182,7 @@ class Job:
         self.reporter = reporter
         self.main = accelerator.is_main_process
         reporter.phase(f"loading {config.base.model}")
-        settings = config.base
-        if isinstance(config, PretrainConfig) and config.objective.prediction != "auto":
-            settings = settings.model_copy(update={"prediction": config.objective.prediction})
-        self.base = load(settings, config.scratch, config.seed)
+        self.base = load(config.base, with_classes(config, dataset), config.seed)
         self.prior: Prior | None = None
         if config.data.prior is not None:
             self.prior = prepare_prior(config, self.base, dataset, given, accelerator, reporter.progress)
@@ -208,16 +208,22 @@ class Job:
         for part in tuned:
             self.base.components[part].train()
         captions = list(dict.fromkeys(example.caption for example in dataset.examples))
-        prompts = config.preview.prompts or captions[:4]
+        prompts = config.preview.prompts or self._own_prompts(captions)
         self.prompts = [prompt for prompt in prompts for _ in range(config.preview.pictures)]
         self._announce_overlong(captions)
         self._drawn: tuple[int, tuple[Batch, ...]] | None = None
+
+    def _own_prompts(self, captions: list[str]) -> list[str]:
+        """Return what to draw where the run file does not say it: some captions, or some classes in their order."""
+        if self.base.architecture.text_shape is not None:
+            return captions[:4]
+        return sorted(captions)[:10]
 
     def _announce_overlong(self, captions: list[str]) -> None:
         own = [self.prior.settings.prompt] if self.prior is not None else []
         long = self.base.overlong([*captions, *own])
         if long:
-            self.reporter.note(overlong_note([*captions, *own], long, self.base.architecture.text_shape[0]))
+            self.reporter.note(overlong_note([*captions, *own], long, self.base.architecture.prompt_ids))
         for prompt in self.base.overlong(list(self.config.preview.prompts or ())):
             self.reporter.note(f"the text encoder sees only the beginning of the prompt {prompt!r}")
 
@@ -378,7 +384,7 @@ class Job:
             part = slice(first, first + count)
             blocks = [] if before is None else [Block("before", list(before[part].numpy()))]
             blocks.append(Block(heading, list(pictures[part].numpy())))
-            rows.append(Row(self.prompts[first], blocks))
+            rows.append(Row(self.prompts[first] or "untold", blocks))
         return rows
 
     def _finish(self, record: dict[str, Any], before: torch.Tensor | None) -> None:

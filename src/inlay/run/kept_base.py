@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from inlay.base.contract import Base
+from inlay.base.families import load_base
+from inlay.base.scratch import Scratch
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import StableDiffusion, load_base
 
 
 class KeptBase:
@@ -18,10 +18,10 @@ class KeptBase:
     def __init__(self):
         """Keep none yet."""
         self._key: tuple[BaseSettings, str, int] | None = None
-        self._base: StableDiffusion | None = None
+        self._base: Base | None = None
 
-    def __call__(self, settings: BaseSettings, scratch: dict[str, Any] | None = None, seed: int = 0) -> StableDiffusion:
-        """Return a base; see :func:`inlay.base.stable_diffusion.load_base`."""
+    def __call__(self, settings: BaseSettings, scratch: Scratch | None = None, seed: int = 0) -> Base:
+        """Return a base; see :func:`inlay.base.families.load_base`."""
         key = settings, repr(scratch), seed if scratch is not None else 0
         if self._base is None or key != self._key:
             self._base = None  # two do not have to fit

@@ -27,7 +27,7 @@ from inlay.run.explain import explain
 Model = TypeVar("Model", bound=BaseModel)
 
 
-SHORTHANDS = {"base": "model", "data": "source", "method": "name"}
+SHORTHANDS = {"base": "model", "data": "source", "method": "name", "conditioning": "name", "path": "name"}
 """Sections that may be given by one setting alone, and which: `method: lora` is `method: {name: lora}`."""
 
 

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inlay.base.contract import Base
+from inlay.base.families import load_base
 from inlay.base.sampling import initial_noise, sample
-from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.data.settings import PriorSettings
 from inlay.errors import ConfigError
 from inlay.methods import Attachment
@@ -57,7 +58,7 @@ class Difference:
 
 @torch.no_grad()
 def noise_difference(
-    model: StableDiffusion,
+    model: Base,
     prompts: tuple[str, str],
     clean: Tensor,
     timesteps: Sequence[int],
@@ -257,7 +258,7 @@ def _prompts(
 
 
 def _class_pictures(
-    base: StableDiffusion, prompt: str, count: int, seed: int, config: RunConfig
+    base: Base, prompt: str, count: int, seed: int, config: RunConfig
 ) -> tuple[NDArray[np.uint8], Tensor]:
     """Return pictures that the base draws of the class, and their latents."""
     side = config.data.resolution or base.architecture.resolution
@@ -267,5 +268,5 @@ def _class_pictures(
     return drawn.numpy(), torch.cat([base.encode_images(part)[0] for part in pixels.split(4)]).cpu()
 
 
-def _placed(model: StableDiffusion) -> StableDiffusion:
+def _placed(model: Base) -> Base:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")

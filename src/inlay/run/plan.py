@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.base.architecture import Architecture, read_architecture
+from inlay.base.architecture import Architecture
+from inlay.base.contract import BaseArchitecture
+from inlay.base.families import read_base
 from inlay.base.locate import Location, locate
 from inlay.base.prompts import Prompts, tokenizer_here
 from inlay.data.dataset import Dataset, load_dataset
@@ -17,22 +19,24 @@ from inlay.data.settings import DataSettings
 from inlay.data.views import center_view
 from inlay.errors import DataError
 from inlay.objective.effective import EffectiveWeights, effective_weights
-from inlay.objective.path import Path as NoisePath
 from inlay.run.attach import attach, introduce
 from inlay.run.check import check_objective, check_sizes, check_trackers, overlong_note
 from inlay.run.class_images import ClassImagesPlan, plan_class_images
+from inlay.run.classes import with_classes
 from inlay.run.config import JobConfig
 from inlay.run.footprint import Memory, Work, footprint
 from inlay.run.machine import Machine, this_machine
 from inlay.run.words import check_captions
+from inlay.train.noise_path import noise_path
 from inlay.train.precision import LOWERED
 from inlay.train.settings import PowerEma, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from inlay.base.stable_diffusion import StableDiffusion
+    from inlay.base.contract import Base
     from inlay.methods import Attachment
+    from inlay.objective.path import Path as NoisePath
 
 KINDS = {
     "attn1": "self-attention",
@@ -53,12 +57,36 @@ KINDS = {
     "conv_in": "input and output",
     "conv_norm_out": "input and output",
     "conv_out": "input and output",
+    "patches": "input and output",
+    "pos_embed": "input and output",
+    "output": "input and output",
+    "proj_out_1": "input and output",
+    "proj_out_2": "input and output",
+    "attention": "self-attention",
+    "norm1": "norms and what they are told",
+    "norm2": "norms and what they are told",
+    "positions": "positions",
+    "class_embedding": "class embedding",
 }
 """What a parameter is part of, by the first of these words among the parts of its name."""
 
 PNG_SHARE = 0.6
 """Size of a photograph as PNG over that of its pixels, about."""
-ORDER = ("text_encoder", "conv_in", "time_embedding", "down_blocks", "mid_block", "up_blocks")
+ORDER = (
+    "text_encoder",
+    "conv_in",
+    "patches",
+    "pos_embed",
+    "positions",
+    "time_embedding",
+    "class_embedding",
+    "down_blocks",
+    "mid_block",
+    "up_blocks",
+    "blocks",
+    "transformer_blocks",
+)
+LAST = ("conv_norm_out", "conv_out", "output", "proj_out_1", "proj_out_2")
 
 
 @dataclass(frozen=True)
@@ -112,7 +140,8 @@ class Effective:
     multiple_pixels: int
     """Of which the sides of pictures must be multiples."""
     latent_shape: tuple[int, int, int]
-    text_shape: tuple[int, int]
+    text_shape: tuple[int, int] | None
+    """(tokens, width) of text states; null for a model without text."""
     micro_batch_images: int
     """Pictures that go through the denoiser together, in one process; class pictures counted."""
     steps: int | None
@@ -182,18 +211,19 @@ def make_plan(config: JobConfig) -> Plan:
         TargetError: a method addresses what the base does not have.
         DataError: the pictures are there, but not as the data section says.
     """
-    from inlay.base.stable_diffusion import StableDiffusion
-
     location = locate(config.base, weights=False)
-    architecture = read_architecture(config.base, location, config.scratch)
+    architecture = read_base(config.base, location, config.scratch)
     check_sizes(config, architecture)
+    dataset, reason = _dataset(config.data, architecture, config.seed)
+    if dataset is not None:
+        architecture = read_base(config.base, location, with_classes(config, dataset))
     check_objective(config, architecture)
     check_trackers(config)
     objective = config.objective.resolved(architecture.prediction)
-    path = NoisePath.from_alphas_cumprod(architecture.alphas_cumprod())
+    path = noise_path(architecture)
     weights = objective.weight_table(path)
     resolution = config.data.resolution or architecture.resolution
-    base = StableDiffusion(architecture, architecture.meta(), None, config.base.model)
+    base = architecture.skeleton(config.base.model)
     names = {
         id(p): f"{part}.{name}" for part, module in base.components.items() for name, p in module.named_parameters()
     }
@@ -203,9 +233,7 @@ def make_plan(config: JobConfig) -> Plan:
     base_tensors = [p for module in base.components.values() for p in module.parameters()]
     class_images = plan_class_images(config, base, resolution, location)
     attachments = attach(config.methods, base, config.seed)
-    dataset, reason = _dataset(config.data, architecture, config.seed)
-    tokenizer = tokenizer_here(config.base, location, architecture)
-    prompts = Prompts(tokenizer, architecture.text_shape[0]) if tokenizer is not None else None
+    prompts = _prompts(config, location, architecture)
     if prompts is not None:
         introduce(attachments, prompts)
         if dataset is not None:
@@ -217,7 +245,7 @@ def make_plan(config: JobConfig) -> Plan:
     steps = config.train.total_steps(dataset.images_per_epoch) if dataset else config.train.steps
     images = steps * config.train.batch_size if steps is not None else None
     side = resolution // architecture.downscale
-    latent_shape = (int(architecture.vae["latent_channels"]), side, side)
+    latent_shape = (architecture.channels, side, side)
     memory, work, text_itemsize = footprint(
         config, base, attachments, latent_shape, dataset, class_images, steps, machine
     )
@@ -291,7 +319,15 @@ def _last(path: NoisePath) -> Tensor:
     return torch.tensor([path.timesteps - 1])
 
 
-def _dataset(settings: DataSettings, architecture: Architecture, seed: int) -> tuple[Dataset | None, str | None]:
+def _prompts(config: JobConfig, location: Location, architecture: BaseArchitecture) -> Prompts | None:
+    """Return what reads prompts, where the base reads any and its tokenizer lies here."""
+    if not isinstance(architecture, Architecture):
+        return None
+    tokenizer = tokenizer_here(config.base, location, architecture)
+    return Prompts(tokenizer, architecture.text_shape[0]) if tokenizer is not None else None
+
+
+def _dataset(settings: DataSettings, architecture: BaseArchitecture, seed: int) -> tuple[Dataset | None, str | None]:
     """Return (data set, None), or (None, why not) where the source is not here: a plan can do without."""
     try:
         return load_dataset(settings, architecture.resolution, seed, architecture.granularity), None
@@ -301,7 +337,7 @@ def _dataset(settings: DataSettings, architecture: Architecture, seed: int) -> t
         return None, str(error)
 
 
-def _trained(attachments: Sequence[Attachment], base: StableDiffusion, names: Mapping[int, str]) -> dict[str, int]:
+def _trained(attachments: Sequence[Attachment], base: Base, names: Mapping[int, str]) -> dict[str, int]:
     """Return the size of every trained parameter by its place in the base."""
     places = {id(p): f"{part}.{n}" for part, module in base.components.items() for n, p in module.named_parameters()}
     trained = {}
@@ -325,7 +361,7 @@ def _block(name: str) -> str:
     part, first, second = [*name.split("."), "", ""][:3]
     if part != "unet":
         return part.replace("_", " ")
-    if first not in ("conv_norm_out", "conv_out", *ORDER):
+    if first not in (*ORDER, *LAST):
         return "other"  # parameters that a method does not keep by place
     return f"{first}.{second}" if second.isdecimal() else first
 
@@ -391,7 +427,7 @@ def _latents_bytes(
     dataset: Dataset | None,
     class_images: ClassImagesPlan | None,
     tuned: set[str],
-    architecture: Architecture,
+    architecture: BaseArchitecture,
 ) -> int | None:
     if "vae" in tuned or settings.crop != "center":
         return 0
@@ -403,18 +439,19 @@ def _latents_bytes(
     area = sum(areas.values())
     if class_images is not None and class_images.pictures is not None:
         area += class_images.pictures * dataset.resolution**2 * (2 if 0 < settings.horizontal_flip < 1 else 1)
-    numbers = area // architecture.downscale**2 * int(architecture.vae["latent_channels"])
-    return numbers * 2 * 4  # mean and standard deviation in float32
+    numbers = area // architecture.downscale**2 * architecture.channels
+    # In float32: mean and standard deviation, or pixels, which are certain.
+    return numbers * 4 * (1 if architecture.downscale == 1 else 2)
 
 
 def _text_bytes(
     dataset: Dataset | None,
     class_images: ClassImagesPlan | None,
     tuned: set[str],
-    architecture: Architecture,
+    architecture: BaseArchitecture,
     itemsize: int,
 ) -> int | None:
-    if "text_encoder" in tuned:
+    if "text_encoder" in tuned or architecture.text_shape is None:
         return 0
     if dataset is None:
         return None
@@ -428,7 +465,7 @@ def _text_bytes(
 def _warnings(
     config: JobConfig,
     location: Location,
-    architecture: Architecture,
+    architecture: BaseArchitecture,
     resolution: int,
     dataset: Dataset | None,
     class_images: ClassImagesPlan | None,

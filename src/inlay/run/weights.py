@@ -22,11 +22,14 @@ def load_whole(target: str | Path) -> StableDiffusion:
     """Return a base by its name, or a finished run's tuned model with what was learned folded into its weights.
 
     Raises:
-        InlayError: neither is found, files are broken, or a method of the run cannot be folded in.
+        InlayError: neither is found, files are broken, a method of the run cannot be folded in, or the model has no
+            text and so belongs to no format of adapters.
     """
     if not (Path(target) / RUN_FILE).is_file():
         return load_base(BaseSettings(model=str(target)))
     base, attachments = load_run(Path(target))
+    if not isinstance(base, StableDiffusion):
+        raise ConfigError(f"{target}: a model without text, pretrained from scratch; this needs a text-to-image model")
     merge_all(attachments)
     return base
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from inlay.base.architecture import Architecture
+from inlay.base.contract import BaseArchitecture
 from inlay.base.locate import locate
 from inlay.base.prompts import Prompts, load_tokenizer
 from inlay.errors import ConfigError
@@ -14,7 +15,7 @@ from inlay.run.attach import introduce
 from inlay.run.config import JobConfig
 
 
-def check_words(config: JobConfig, architecture: Architecture, captions: Iterable[str]) -> None:
+def check_words(config: JobConfig, architecture: BaseArchitecture, captions: Iterable[str]) -> None:
     """Hold the words that a job's methods read and bring against the base's vocabulary and the captions.
 
     Raises:
@@ -23,7 +24,7 @@ def check_words(config: JobConfig, architecture: Architecture, captions: Iterabl
     """
     parts = architecture.meta()
     attachments = [method.attach(parts) for method in config.methods]
-    if any(attachment.words for attachment in attachments):
+    if any(attachment.words for attachment in attachments) and isinstance(architecture, Architecture):
         tokenizer = load_tokenizer(config.base, locate(config.base), architecture)
         prompts = Prompts(tokenizer, architecture.text_shape[0])
         introduce(attachments, prompts)

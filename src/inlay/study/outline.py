@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from inlay.base.architecture import Architecture
+    from inlay.base.contract import BaseArchitecture
     from inlay.methods import Method
     from inlay.run.plan import Plan
 
@@ -36,7 +36,7 @@ class Outlines:
 
     def __init__(self):
         """Know nothing yet."""
-        self._bases: dict[str, tuple[Architecture, dict[str, nn.Module]]] = {}
+        self._bases: dict[str, tuple[BaseArchitecture, dict[str, nn.Module]]] = {}
         self._outlines: dict[str, Outline] = {}
         self._checked: set[str] = set()
         self._plans: dict[str, Plan] = {}
@@ -52,7 +52,7 @@ class Outlines:
 
         architecture, _ = self._base(config)
         key = _text(
-            {"base": config.base, "scratch": config.scratch, "objective": config.objective, "data": config.data}
+            {"base": config.base, "scratch": repr(config.scratch), "objective": config.objective, "data": config.data}
         )
         if key not in self._checked:
             check_sizes(config, architecture)
@@ -68,7 +68,7 @@ class Outlines:
         """
         _, parts = self._base(config)
         shapes = [method.model_dump(mode="json", exclude=set(SHAPELESS)) for method in methods]
-        key = _text({"base": config.base, "scratch": config.scratch, "methods": shapes})
+        key = _text({"base": config.base, "scratch": repr(config.scratch), "methods": shapes})
         if key not in self._outlines:
             attachments = []
             try:
@@ -110,13 +110,13 @@ class Outlines:
             self._plans[group] = make_plan(config)
         return self._plans[group]
 
-    def _base(self, config: JobConfig) -> tuple[Architecture, dict[str, nn.Module]]:
-        from inlay.base.architecture import read_architecture
+    def _base(self, config: JobConfig) -> tuple[BaseArchitecture, dict[str, nn.Module]]:
+        from inlay.base.families import read_base
         from inlay.base.locate import locate
 
-        key = _text({"base": config.base, "scratch": config.scratch})
+        key = _text({"base": config.base, "scratch": repr(config.scratch)})
         if key not in self._bases:
-            architecture = read_architecture(config.base, locate(config.base, weights=False), config.scratch)
+            architecture = read_base(config.base, locate(config.base, weights=False), config.scratch)
             self._bases[key] = architecture, architecture.meta()
         return self._bases[key]
 

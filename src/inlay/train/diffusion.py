@@ -1,4 +1,4 @@
-"""A batch's losses: pictures and captions => latents and text states => noise => prediction => loss."""
+"""A batch's losses: pictures and captions => latents and conditions => noise => prediction => loss."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inlay.base.stable_diffusion import StableDiffusion
+from inlay.base.contract import Base
 from inlay.data.cache import TensorCache
 from inlay.data.dataset import Batch, Dataset, Item
 from inlay.data.sources import Example
 from inlay.data.views import View, center_view, pixels
 from inlay.objective.live import LiveObjective
 from inlay.objective.loss import loss_per_sample
-from inlay.objective.path import Path
 from inlay.objective.settings import Objective
 from inlay.randomness import stream
+from inlay.train.noise_path import noise_path
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -38,7 +38,7 @@ class Diffusion:
     standard deviation, so that caching changes nothing.
     """
 
-    base: StableDiffusion
+    base: Base
     dataset: Dataset
     objective: Objective
     seed: int
@@ -51,7 +51,7 @@ class Diffusion:
     _state_keys: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.path = Path.from_alphas_cumprod(self.base.scheduler.alphas_cumprod)
+        self.path = noise_path(self.base.architecture)
         self.objective = self.objective.resolved(self.base.prediction)
         self.live = LiveObjective(self.objective, self.path, self.seed, self.base.device)
 
@@ -59,7 +59,7 @@ class Diffusion:
         """Encode every picture and caption once, as far as they stay the same."""
         if "vae" not in self.tuned and self.dataset.cacheable:
             self._cache_latents(progress)
-        if "text_encoder" not in self.tuned:
+        if "text_encoder" in self.base.components and "text_encoder" not in self.tuned:
             self._cache_states(progress)
 
     @property
@@ -88,7 +88,7 @@ class Diffusion:
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing release the interpreter's lock
                 shown = list(pool.map(read, keys))
             mean, std = base.encode_images(torch.stack(shown))
-            return {"mean": mean, "std": std}
+            return {"mean": mean} if std is None else {"mean": mean, "std": std}
 
         self._latents = TensorCache(f"latents 2 {base.image_encoder_hash()}")
         done = 0
@@ -115,7 +115,8 @@ class Diffusion:
         def read(keys: Sequence[str]) -> dict[str, Tensor]:
             return {"states": base.encode_tokens(torch.stack([tokens[key] for key in keys]))}
 
-        self._states = TensorCache(f"text states 2 {base.part_hashes['text_encoder']} {base.text_encoder.dtype}")
+        dtype = next(base.components["text_encoder"].parameters()).dtype
+        self._states = TensorCache(f"text states 2 {base.part_hashes['text_encoder']} {dtype}")
         self._states.build(tokens, read, 64, lambda now, total: progress("encoding captions", now, total))
 
     def losses(self, batches: Sequence[Batch], step: int, part: slice) -> Tensor:
@@ -154,7 +155,7 @@ class Diffusion:
         return self._loss(clean, noise, timesteps, states, torch.ones(count))
 
     def _drawn(self, batch: Batch, step: int, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return latents, text states, noise and timesteps of a part of a batch."""
+        """Return latents, conditions, noise and timesteps of a part of a batch."""
         count = len(batch.items)
         timesteps = self.live.draw(stream(batch.seed, "timesteps", step), count)
         clean, states = self._inputs(batch.items[part], stream(batch.seed, "posterior", step), count, part)
@@ -198,17 +199,19 @@ class Diffusion:
     def _inputs(
         self, items: Sequence[Item], generator: torch.Generator, count: int, part: slice
     ) -> tuple[Tensor, Tensor]:
-        """Return latents [b, C, h, w] and text states [b, L, D] of some of ``count`` pictures on the base's device."""
+        """Return latents [b, C, h, w] and conditions [b, ...] of some of ``count`` pictures on the base's device."""
         keys = [self.dataset.pixel_key(item.example, item.view) for item in items]
         if self._latents is not None:
             posterior = self._latents.get(keys)
-            mean, std = posterior["mean"], posterior["std"]
+            mean, std = posterior["mean"], posterior.get("std")
         else:
             shown = [pixels(item.example, item.view) for item in items]
             mean, std = self.base.encode_images(torch.stack(shown))
-        draw = torch.randn((count, *mean.shape[1:]), generator=generator)[part]
         device = self.base.device
-        clean = mean.to(device) + std.to(device) * draw.to(device)
+        clean = mean.to(device)
+        if std is not None:
+            draw = torch.randn((count, *mean.shape[1:]), generator=generator)[part]
+            clean = clean + std.to(device) * draw.to(device)
         captions = [item.caption for item in items]
         if self._states is not None:
             states = self._states.get([self._state_keys[caption] for caption in captions])["states"].to(device)

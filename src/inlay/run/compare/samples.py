@@ -17,7 +17,7 @@ from inlay.run.pictures import read_grid
 if TYPE_CHECKING:
     import numpy as np
 
-    from inlay.base.stable_diffusion import StableDiffusion
+    from inlay.base.contract import Base
     from inlay.run.job import Reporter
 
 DRAW_ANEW = "`inlay compare --draw` draws with the models"
@@ -137,7 +137,7 @@ def _cached(
     from inlay.run.draw import draw
 
     cache = TensorCache(f"compared pictures 1 {identity} {wanted.steps} {guidance}")
-    model: StableDiffusion | None = None
+    model: Base | None = None
     found = {}
     for prompt in prompts:
         keys = {_key(prompt, wanted.seed + n): wanted.seed + n for n in range(wanted.pictures)}
@@ -155,9 +155,9 @@ def _cached(
     return found
 
 
-def _load(run: Run, plain: bool) -> StableDiffusion:
+def _load(run: Run, plain: bool) -> Base:
     """Return a run's tuned model, or the base that it was tuned from."""
-    from inlay.base.stable_diffusion import load_base
+    from inlay.base.families import load_base
     from inlay.run.directory import read_config
     from inlay.run.draw import load_target
 

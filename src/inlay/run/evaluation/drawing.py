@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from inlay.base.contract import Base
 from inlay.base.sampling import initial_noise, sample, to_uint8
-from inlay.base.stable_diffusion import StableDiffusion
 from inlay.data.settings import DataSettings
 from inlay.data.sources import Example, load_examples
 from inlay.data.views import center_view, pixels
@@ -60,7 +60,7 @@ class Drawing:
 
     def draw(
         self,
-        base: StableDiffusion,
+        base: Base,
         prompts: Sequence[str],
         names: Sequence[str],
         progress: Callable[[int, int], None],

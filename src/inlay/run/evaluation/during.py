@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from inlay.artifacts.files import write_json
-from inlay.base.stable_diffusion import StableDiffusion
+from inlay.base.contract import Base
 from inlay.data.dataset import Dataset
 from inlay.methods import Attachment
 from inlay.run.config import JobConfig
@@ -50,7 +50,7 @@ class Evaluation:
     def __init__(
         self,
         config: JobConfig,
-        base: StableDiffusion,
+        base: Base,
         dataset: Dataset,
         attachments: Sequence[Attachment],
         parameters: Mapping[str, nn.Parameter],

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from inlay.artifacts.files import write_json
-from inlay.base.architecture import read_architecture
+from inlay.base.families import read_base
 from inlay.base.locate import locate
 from inlay.base.settings import BaseSettings
 from inlay.errors import ConfigError, DataError
@@ -214,7 +214,7 @@ def _side(target: Target, against: Target | None) -> tuple[int, int]:
     found = []
     for one in models:
         settings = one.config.base if one.config is not None else BaseSettings(model=one.name)
-        architecture = read_architecture(settings, locate(settings), one.config.scratch if one.config else None)
+        architecture = read_base(settings, locate(settings), one.config.scratch if one.config else None)
         stated = one.config.data.resolution if one.config is not None else None
         found.append((stated or architecture.resolution, architecture.granularity))
     if len({side for side, _ in found}) > 1:

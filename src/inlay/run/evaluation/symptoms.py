@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inlay.base.stable_diffusion import StableDiffusion
+from inlay.base.contract import Base
 from inlay.errors import DataError
 from inlay.metrics import symptoms
 from inlay.metrics.copies import find_copies, thumbnails
@@ -42,7 +42,7 @@ class Sets:
 
 
 def draw_base(
-    base: StableDiffusion, drawing: Drawing, questions: Questions, progress: Callable[[str, int, int], None]
+    base: Base, drawing: Drawing, questions: Questions, progress: Callable[[str, int, int], None]
 ) -> tuple[Shots, Shots | None, Shots | None]:
     """Draw what the base has to say: for the prompts, for the class prompts, and for these with other noise."""
     plain = questions.plain
@@ -65,7 +65,7 @@ def draw_base(
 
 
 def draw_class(
-    tuned: StableDiffusion, drawing: Drawing, questions: Questions, progress: Callable[[str, int, int], None]
+    tuned: Base, drawing: Drawing, questions: Questions, progress: Callable[[str, int, int], None]
 ) -> Shots | None:
     """Draw the class prompts with the tuned model; None where there are none."""
     of_class = list(questions.class_prompts)

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from inlay.base.contract import Base
+from inlay.base.families import load_base
 from inlay.base.locate import CONFIGS
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.data.dataset import Dataset, load_dataset
 from inlay.data.decode import SUFFIXES
 from inlay.errors import ConfigError, DataError
@@ -68,7 +69,7 @@ class Target:
             return bool(self.adapters)
         return self.kind == "run" or bool(self.adapters)
 
-    def load(self, device: str) -> StableDiffusion:
+    def load(self, device: str) -> Base:
         """Load the model with what was learned."""
         if self.adapters:
             return load_adapted(self.name, self.adapters, self.strengths, device)
@@ -76,7 +77,7 @@ class Target:
             return load_run(Path(self.name))[0].to(device)
         return load_base(BaseSettings(model=self.name)).to(device)
 
-    def load_base(self, device: str) -> StableDiffusion:
+    def load_base(self, device: str) -> Base:
         """Load the model that was tuned, as it was before."""
         if isinstance(self.config, PretrainConfig):
             return load_run(Path(self.name))[0].to(device)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from inlay.artifacts.files import read_tensors, write_tensors
+from inlay.base.contract import Base
 from inlay.base.locate import EMBEDDED
-from inlay.base.stable_diffusion import StableDiffusion
 from inlay.data.dataset import Dataset
 from inlay.errors import ConfigError
 from inlay.methods import Attachment
@@ -70,7 +70,7 @@ class Watch:
     def __init__(
         self,
         config: JobConfig,
-        base: StableDiffusion,
+        base: Base,
         dataset: Dataset,
         attachments: Sequence[Attachment],
         progress: Callable[[str, int, int], None],
