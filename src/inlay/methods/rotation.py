@@ -46,8 +46,15 @@ class Rotation(nn.Module, BaseTunerLayer, ABC):  # pyright: ignore[reportIncompa
             return output
         # Written as a change, so that factors of 1 change nothing, not even by rounding.
         shape = (-1, 1, 1) if across else (-1,)
-        without_bias = output if base.bias is None else output - base.bias.view(shape)
+        without_bias = output - self._bias(x).view(shape)
         return output + (without_bias * (scale - 1).view(shape)).to(output.dtype)
+
+    def _bias(self, x: Tensor) -> Tensor:
+        """Return what comes out for nothing, [outputs]; what is below may have changed the layer's own bias."""
+        base: Any = self.get_base_layer()
+        if self.base_layer is base:
+            return x.new_zeros(1) if base.bias is None else base.bias
+        return self.base_layer(x.new_zeros((1, len(x[0]), 1, 1) if isinstance(base, nn.Conv2d) else (1, x.shape[-1])))
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Rotate the weight instead, each output's row of it, and scale its rows."""
