@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,15 @@ def test_equal_names_get_as_much_of_their_path_as_tells_them_apart(make_run):
     assert [run.name for run in runs] == ["a/lora", "b/lora", "b/full"]
 
 
+def test_a_run_that_is_given_twice_counts_once_and_keeps_its_path_as_given(make_run, monkeypatch):
+    run = make_run("lora")
+    monkeypatch.chdir(run.parent)
+    runs, _ = gather([Path("lora"), run])
+    assert [(run.name, run.directory) for run in runs] == [("lora", Path("lora"))]
+    monkeypatch.chdir(run)
+    assert [run.name for run in gather([Path()])[0]] == ["lora"]
+
+
 def test_only_settings_that_differ_are_listed_and_the_rate_is_the_one_in_use(make_run):
     runs, _ = gather([make_run("lora"), make_run("prefix", {"name": "prefix", "length": 10})])
     found = differences([run.config for run in runs])
@@ -81,7 +91,7 @@ def test_a_method_is_called_by_what_sets_it_apart(make_run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"record": {"base__hash": "e" * 64}}, "Runs of 2 bases: tabletop (one); tabletop (two)."),
+        ({"record": {"base__hash": "e" * 64}}, "Runs of 2 bases: tabletop bbbbbbbb (one); tabletop eeeeeeee (two)."),
         ({"record": {"data__hash": "e" * 64}, "config": {"data__source": "cats"}}, "toys (one); cats (two)"),
         ({"record": {"data__resolution": 32}}, "Trained at 2 resolutions: 16 (one); 32 (two)."),
         ({"record": {"hardware": {"gpus": ["H200"], "cores": 8}}}, "1 threads of 2 cores (one); H200 (two)"),

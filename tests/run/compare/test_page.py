@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -6,11 +7,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 
 from inlay.errors import ConfigError
 from inlay.run.compare.comparison import compare
 from inlay.run.compare.page import data_uri, render, write_page
 from inlay.run.compare.samples import own_previews
+from inlay.run.pictures import Block, Row, grid, save_picture
+
+from .conftest import PROMPTS, flat_picture
 
 VOID = {"meta", "link", "img", "input", "br"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -144,6 +149,35 @@ def test_an_earlier_page_is_replaced_and_no_other_file(places, tmp_path):
     assert (tmp_path / "mine.html").read_text() == "<html>mine</html>"
     with pytest.raises(ConfigError, match="is a directory"):
         write_page(comparison, samples, tmp_path)
+
+
+def test_quality_that_was_measured_on_the_way_is_drawn_over_steps_and_seconds(make_run, measured):
+    places = [
+        make_run(name, record=measured(value, value - 0.1, value + 0.1)) for name, value in (("a", 0.5), ("b", 0.6))
+    ]
+    for place in places:
+        entries = [json.loads(line) for line in (place / "trace.jsonl").read_text().splitlines()]
+        for entry in entries[4::5]:
+            entry["metrics"] = {"clip_i": 0.02 * entry["step"]}
+        (place / "trace.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    page = page_of(places)
+    assert "CLIP-I over steps: a, b" in page
+    assert "CLIP-I over seconds: a, b" in page
+    assert "a: 0.4 at 20" in page  # the last point, in the words that stand by it
+    assert "a: 0.4 at 10" in page  # 20 steps took 10 seconds
+
+
+def test_a_run_from_scratch_has_no_base_and_no_method(make_run):
+    run = make_run("scratch", record={"kind": "pretrain"})
+    config = yaml.safe_load((run / "run.yaml").read_text())
+    del config["method"], config["stack"]
+    (run / "run.yaml").write_text(yaml.safe_dump({**config, "denoiser": {"sample_size": 8}}))
+    rows = [Row(PROMPTS[0], [Block("samples", [flat_picture(3)])])]
+    save_picture(grid(rows), run / "samples.png")
+    page = page_of([run])
+    Outline.of(page)
+    assert "from scratch" in page
+    assert ">before<" not in page
 
 
 @pytest.mark.parametrize("count", [1, 12])

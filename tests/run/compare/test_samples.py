@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,18 @@ def test_to_draw_a_finished_run_is_needed(make_run):
     runs, _ = gather([make_run("one", status=None)])
     with pytest.raises(ConfigError, match="none of the runs has finished"):
         draw_anew(runs, Wanted(), Silent())
+
+
+def test_a_run_that_cannot_draw_says_why_and_the_others_draw(tuned, tiny_base):
+    base = json.loads((tuned[0] / "record.json").read_text())["base"]
+    record = json.loads((tuned[1] / "record.json").read_text())
+    (tuned[1] / "record.json").write_text(json.dumps({**record, "base": {**base, "hash": "0" * 64}}))
+    runs, _ = gather(tuned)
+    drawn = draw_anew(runs, Wanted(("a dog",), pictures=1, steps=1), Silent())
+    assert len(drawn.runs[0].pictures["a dog"]) == 1
+    assert drawn.runs[1].pictures == {}
+    assert "its weights have changed since" in drawn.runs[1].note
+    assert drawn.before.pictures == {}
 
 
 @pytest.fixture

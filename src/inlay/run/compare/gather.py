@@ -68,13 +68,16 @@ def gather(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     absent = [str(path) for path in paths if not path.exists()]
     if absent:
         raise ConfigError(f"{', '.join(absent)}: no such directory")
-    places = list(dict.fromkeys(path.resolve() for path in paths))
+    # Each once, and as it was given: pages are passed on, and need not tell where somebody keeps their files.
+    places = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
     directories = [path for path in places if (path / RUN_FILE).is_file() and (path / TRACE).is_file()]
     if not directories:
         raise ConfigError(
             f"{', '.join(map(str, paths))}: no run directory; one has {RUN_FILE} and {TRACE}, as `inlay tune` writes"
         )
-    left_out = [f"{path.name}: left out, because it is no run directory" for path in places if path not in directories]
+    left_out = [
+        f"{path.resolve().name}: left out, because it is no run directory" for path in places if path not in directories
+    ]
     names = _names(directories)
     runs = []
     for directory, name in zip(directories, names, strict=True):
@@ -89,11 +92,12 @@ def gather(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 def _names(directories: Sequence[Path]) -> list[str]:
     """Return as many parts from the end of each path as tell them apart."""
-    for depth in range(1, max(len(path.parts) for path in directories)):
-        names = ["/".join(path.parts[-depth:]) for path in directories]
+    parts = [directory.resolve().parts for directory in directories]
+    for depth in range(1, max(map(len, parts))):
+        names = ["/".join(own[-depth:]) for own in parts]
         if len(set(names)) == len(names):
             return names
-    return [str(path) for path in directories]
+    return ["/".join(own) for own in parts]
 
 
 def _read(directory: Path, name: str) -> Run:

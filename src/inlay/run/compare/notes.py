@@ -15,13 +15,15 @@ def notes(runs: Sequence[Run]) -> list[str]:
     bases = _groups(runs, lambda run: run.at("base", "hash"))
     if len(bases) > 1:
         said.append(
-            f"Runs of {len(bases)} bases: {_listed(bases, lambda run: run.setting('base', 'model'))}. What differs "
-            "between them is the base as well as the method."
+            f"Runs of {len(bases)} bases: "
+            f"{_listed(bases, lambda run: run.setting('base', 'model'), lambda run: run.at('base', 'hash'))}. What "
+            "differs between them is the base as well as the method."
         )
     data = _groups(runs, lambda run: run.at("data", "hash"))
     if len(data) > 1:
         said.append(
-            f"Trained on {len(data)} sets of pictures: {_listed(data, lambda run: run.setting('data', 'source'))}. "
+            f"Trained on {len(data)} sets of pictures: "
+            f"{_listed(data, lambda run: run.setting('data', 'source'), lambda run: run.at('data', 'hash'))}. "
             "Losses of different pictures are not comparable."
         )
     sizes = _groups(runs, lambda run: run.at("data", "resolution"))
@@ -54,8 +56,16 @@ def _groups(runs: Sequence[Run], key: Callable[[Run], Any]) -> list[list[Run]]:
     return list(found.values())
 
 
-def _listed(groups: Sequence[Sequence[Run]], word: Callable[[Run], Any]) -> str:
-    return "; ".join(f"{word(group[0])} ({', '.join(run.name for run in group)})" for group in groups)
+def _listed(
+    groups: Sequence[Sequence[Run]], word: Callable[[Run], Any], apart: Callable[[Run], str] | None = None
+) -> str:
+    """Return each group's word and runs; groups of one word are told apart by the beginning of a hash."""
+    words = [str(word(group[0])) for group in groups]
+    if apart is not None and len(set(words)) < len(words):
+        words = [f"{name} {apart(group[0])[:8]}" for name, group in zip(words, groups, strict=True)]
+    return "; ".join(
+        f"{name} ({', '.join(run.name for run in group)})" for name, group in zip(words, groups, strict=True)
+    )
 
 
 def _machine(run: Run) -> Any:

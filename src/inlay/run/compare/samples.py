@@ -95,9 +95,10 @@ def run_reason(run: Run) -> str:
 def draw_anew(runs: Sequence[Run], wanted: Wanted, reporter: Reporter) -> Samples:
     """Draw with every finished run's model, and with the base, from the same noise; what was drawn before is kept.
 
+    A run whose model cannot be loaded is shown with the reason.
+
     Raises:
         ConfigError: no run has finished.
-        InlayError: a model cannot be loaded.
     """
     finished = [run for run in runs if run.done]
     if not finished:
@@ -113,10 +114,14 @@ def draw_anew(runs: Sequence[Run], wanted: Wanted, reporter: Reporter) -> Sample
             shown.append(Shown(note=run.says))
             continue
         reporter.phase(f"pictures of {run.name}")
-        identity = _result_hash(run)
-        shown.append(Shown(_cached(run, identity, False, prompts, wanted, guidance, reporter)))
+        try:
+            shown.append(Shown(_cached(run, _result_hash(run), False, prompts, wanted, guidance, reporter)))
+        except (OSError, InlayError) as error:  # its files are gone, or its base has changed since
+            reporter.note(f"{run.name} cannot draw: {error}")
+            shown.append(Shown(note=f"cannot draw: {error}"))
     before = Shown()
-    if len({run.at("base", "hash") for run in finished}) == 1 and first.at("kind") != "pretrain":
+    drew = any(one.pictures for one in shown)
+    if drew and len({run.at("base", "hash") for run in finished}) == 1 and first.at("kind") != "pretrain":
         reporter.phase("pictures of the base")
         before = Shown(_cached(first, str(first.at("base", "hash")), True, prompts, wanted, guidance, reporter))
     says = (
