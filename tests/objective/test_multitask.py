@@ -9,7 +9,6 @@ from inlay.objective.multitask import (
     SOLVERS,
     bin_of,
     bin_shares,
-    cosines,
     frank_wolfe,
     objective_value,
     regularised,
@@ -96,11 +95,6 @@ def test_descent_is_that_of_torchs_adam():
         (weights @ matrix @ weights).backward()
         optimizer.step()
     np.testing.assert_allclose(unconstrained_gradient_descent(gram, 0.1), logits.softmax(0).detach().numpy(), atol=1e-6)
-
-
-def test_cosines():
-    gram = np.array([[4.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    np.testing.assert_allclose(cosines(gram), [[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 0]])
 
 
 @given(timesteps=st.integers(2, 1200), bins=st.integers(2, 60))

@@ -26,7 +26,7 @@ OPTIONS = {
     "--bins": OF_TIMESTEPS,
     "--samples": OF_TIMESTEPS,
     "--train-on": (Analysis.conflict,),
-    "--draws": (Analysis.pareto,),
+    "--draws": OF_TIMESTEPS,
     **dict.fromkeys(
         ("--prompt", "--class-prompt", "--pictures", "--noises", "--timesteps"), (Analysis.noise_difference,)
     ),
@@ -53,7 +53,12 @@ def command(
         str | None, typer.Option("--train-on", help="conflict: bins to train on, counted from 0; by default 1,2,3.")
     ] = None,
     draws: Annotated[
-        int | None, typer.Option("--draws", min=2, help="pareto: how often gradients are measured; by default 5.")
+        int | None,
+        typer.Option(
+            "--draws",
+            min=2,
+            help="How often gradients are measured and, for conflict, trainings repeated; by default 5, conflict 3.",
+        ),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="noise-difference: with the identifier; by default data.prompt.")
@@ -76,7 +81,7 @@ def command(
     """Analyze what training does: timesteps as tasks that share one network, and where an identifier acts.
 
     conflict: train on a few bins of timesteps, each from the same weights, and on all of them; draw how every other
-    bin's loss changes, and the cosines between the bins' gradients. Takes the run's steps once for each.
+    bin's loss changes, and the cosines between the bins' gradients. Takes the run's steps for each, --draws times.
 
     pareto: draw how near every weighting comes to the best compromise between the bins, over a sweep of the
     regularisation lambda and over repeated measurements of the gradients. Trains nothing.
@@ -130,7 +135,7 @@ def command(
             draw = partial(analysis_pictures.draw_noise_difference, measured)
         elif what is Analysis.conflict:
             record = conflict.analyze_conflict(
-                load_job(run_file, overrides or []), reporter, bins or 10, chosen, samples or 64
+                load_job(run_file, overrides or []), reporter, bins or 10, chosen, samples or 64, draws or 3
             )
             said, draw = conflict.conclusion(record), partial(analysis_pictures.draw_conflict, record)
         else:

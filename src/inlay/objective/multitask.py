@@ -96,13 +96,6 @@ SOLVERS = {"ugd": unconstrained_gradient_descent, "frank_wolfe": frank_wolfe}
 """By the names of the weightings."""
 
 
-def cosines(gram: np.ndarray) -> np.ndarray:
-    """Return the cosines between the bins' gradients, [K, K]; 0 where a gradient is 0."""
-    norms = np.sqrt(np.diag(gram))
-    products = np.outer(norms, norms)
-    return np.divide(gram, products, out=np.zeros_like(gram), where=products > 0)
-
-
 def bin_shares(weights: Tensor, bins: int) -> np.ndarray:
     """Return the mean weight in each bin, scaled to sum 1: a weighting as a point of the multi-task problem.
 

@@ -52,22 +52,31 @@ def measured_job(config: JobConfig, reporter: Reporter) -> Iterator[Job]:
         yield job
 
 
-def gram_matrix(job: Job, bins: int, samples: int, draw: int) -> torch.Tensor:
-    """Return the products of the bins' gradients, float64 [bins, bins] on the CPU.
+def measure_gradients(job: Job, bins: int, samples: int, draws: int, reporter: Reporter) -> torch.Tensor:
+    """Return the gradient of every bin's plain loss in each of several draws, float32 [draws, bins, P] on the CPU.
 
     Args:
         job: from :func:`measured_job`.
         bins: equal parts of the path.
         samples: pictures a bin, in micro-batches of the run.
-        draw: another one sees other pictures, noise and timesteps.
+        draws: how often; another draw sees other pictures, noise and timesteps.
+        reporter: told how far it is.
     """
     compared = Compared(job.parameters, (), NUMBERS, job.config.seed)
     train = job.config.train
     at_once = train.micro_batch(job.accelerator.num_processes)
-    gradients = bin_gradients(
-        job.diffusion, compared, bins, samples, at_once, draw, job.accelerator, train.precision
-    ).cpu()
-    return gradients.double() @ gradients.double().T
+    found = []
+    for draw in range(draws):
+
+        def progress(done: int, total: int, draw: int = draw) -> None:
+            reporter.progress("measuring gradients", draw * total + done, draws * total)
+
+        found.append(
+            bin_gradients(
+                job.diffusion, compared, bins, samples, at_once, draw, job.accelerator, train.precision, progress
+            ).cpu()
+        )
+    return torch.stack(found)
 
 
 def bin_edges(job: Job, bins: int) -> list[int]:

@@ -31,10 +31,13 @@ def draw_conflict(record: dict[str, Any], path: Path) -> Path:
     middles = (np.array(edges[:-1]) + np.array(edges[1:])) / 2
     figure = Figure(figsize=(12, 4.8), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
+    cosines = np.array(record["cosines"])
+    most = max(0.05, float(np.abs(cosines).max()))  # noise can leave even a bin with itself far below 1
     image = left.imshow(
-        record["cosines"], vmin=-1, vmax=1, cmap="RdBu_r", origin="lower", extent=(0, edges[-1], 0, edges[-1])
+        cosines, vmin=-most, vmax=most, cmap="RdBu_r", origin="lower", extent=(0, edges[-1], 0, edges[-1])
     )
     figure.colorbar(image, ax=left, label="cosine between gradients")
+    left.set_title(f"on different pictures, mean over pairs of {record['draws']} draws", fontsize=10)
     left.set_xlabel("timestep (0: clean)")
     left.set_ylabel("timestep")
     right.axhline(0, color="#8a8f98", linewidth=0.8)
@@ -57,9 +60,13 @@ def draw_conflict(record: dict[str, Any], path: Path) -> Path:
             capsize=2,
             label=label,
         )
+        for values in change["by_draw"]:
+            right.plot(middles, 100 * np.array(values), ".", color=colour, markersize=3, alpha=0.35)
     right.set_xlabel("timestep (0: clean)")
     right.set_ylabel("change of the loss, %")
-    right.set_title(f"after {record['steps']} steps on", fontsize=10)
+    right.set_title(
+        f"after {record['steps']} steps on; mean and standard error of {record['draws']} draws", fontsize=10
+    )
     right.grid(alpha=0.25)
     right.legend(frameon=False)
     return write_atomically(path, lambda place: figure.savefig(place, format="png"))

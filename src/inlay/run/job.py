@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -324,6 +325,16 @@ class Job:
             shown = [source.batch(self.config.seed, step, count) for source in (self.dataset, self.prior) if source]
             self._drawn = step, tuple(shown)
         return self._drawn[1]
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Show pictures in another order, with other noise, inside a ``with`` block: so analyses are repeated."""
+        kept = self.config
+        self.config, self._drawn = kept.model_copy(update={"seed": seed}), None
+        try:
+            yield
+        finally:
+            self.config, self._drawn = kept, None
 
     def terms(self) -> dict[str, float]:
         """Return the terms of the loss by name with their weights."""

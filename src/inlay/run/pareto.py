@@ -14,7 +14,7 @@ import numpy as np
 from inlay.errors import ConfigError
 from inlay.objective.multitask import SOLVERS, bin_shares, objective_value
 from inlay.objective.weighting import FIXED, weight_table
-from inlay.run.analysis import bin_edges, gram_matrix, measured_job, record_head
+from inlay.run.analysis import bin_edges, measure_gradients, measured_job, record_head
 from inlay.run.config import JobConfig
 from inlay.run.job import Reporter
 from inlay.run.record import now
@@ -56,11 +56,8 @@ def analyze_pareto(
         edges = bin_edges(job, bins)
         path, prediction = job.diffusion.path, job.diffusion.objective.prediction
         assert prediction != "auto"
-        grams = []
-        for draw in range(draws):
-            reporter.progress("measuring gradients", draw, draws)
-            grams.append(gram_matrix(job, bins, samples, draw).numpy())
-        reporter.progress("measuring gradients", draws, draws)
+        gradients = measure_gradients(job, bins, samples, draws, reporter).double()
+        grams = [(each @ each.T).numpy() for each in gradients]
         shares, refused = {}, {}
         for scheme in FIXED:
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,7 @@ def bin_gradients(
     draw: int,
     accelerator: Accelerator,
     precision: Precision,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Measure the gradient of the plain loss in every timestep bin; every process returns the same.
 
@@ -98,6 +99,7 @@ def bin_gradients(
         draw: number of this measurement; another one sees other pictures.
         accelerator: of the run.
         precision: of the run.
+        progress: told (bins done, in all), as far as this process does them.
 
     Returns:
         float32 [K, P], finite.
@@ -106,7 +108,8 @@ def bin_gradients(
         TrainingError: a gradient is not finite; nothing has changed.
     """
     gradients = torch.zeros(bins, compared.count, device=accelerator.device)
-    for index in range(accelerator.process_index, bins, accelerator.num_processes):
+    own = range(accelerator.process_index, bins, accelerator.num_processes)
+    for done, index in enumerate(own, start=1):
         generator = stream(diffusion.seed, "bin timesteps", draw, index)
         timesteps = draw_in_bin(generator, index, bins, samples, diffusion.path.timesteps)
         torch.manual_seed(derive(diffusion.seed, "bin dropout", draw, index))
@@ -114,6 +117,8 @@ def bin_gradients(
             with autocast(accelerator.device, precision):
                 errors = diffusion.errors(part, derive(diffusion.seed, "bin pictures", draw, index), number)
             gradients[index] += compared.gradient(errors.sum() / samples)
+        if progress is not None:
+            progress(done, len(own))
     if accelerator.num_processes > 1:
         reduced = accelerator.reduce(gradients, "sum")
         assert isinstance(reduced, Tensor)
