@@ -41,6 +41,7 @@ VERBS = {
     "study": ("inlay.cli.study", "Compare methods, positions, settings by many runs: plan, run, report."),
     "tokens": ("inlay.cli.tokens", "Find rare words of a model's vocabulary, to name a subject by."),
     "methods": ("inlay.cli.methods", "List the tuning methods, or the settings of one."),
+    "shard": ("inlay.cli.shard", "Pack a folder of pictures into tar files, for data sets of many."),
     "doctor": ("inlay.cli.doctor", "Check this machine and this installation; say what is missing."),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -222,9 +223,10 @@ def _sizes(resolution: int, step: int | None) -> list[tuple[int, int]]:
     return bucket_sizes(resolution, step)
 
 
-@lru_cache(maxsize=64)
-def _shuffle(seed: int, bucket: int, round_: int, count: int) -> list[int]:
-    return torch.randperm(count, generator=stream(seed, "shuffle", bucket, round_)).tolist()
+@lru_cache(maxsize=32)
+def _shuffle(seed: int, bucket: int, round_: int, count: int) -> array[int]:
+    # An array of four or eight bytes a number: lists of a million numbers would fill gigabytes here.
+    return array("q", torch.randperm(count, generator=stream(seed, "shuffle", bucket, round_)).numpy().tobytes())
 
 
 @lru_cache(maxsize=4)

@@ -96,6 +96,8 @@ def _no_pictures(folder: Path) -> str:
     message = f"{folder}: no pictures in it or its subfolders"
     if others:
         message += f" (only {', '.join(others[:8])} files)"
+    if ".tar" in others:
+        message += f"; shards are named by a pattern, such as {folder / '*.tar'}"
     return message + "; pictures are " + ", ".join(sorted(SUFFIXES)) + "."
 
 

@@ -105,6 +105,10 @@ def load_examples(settings: DataSettings, resolution: int, key: str = "data.sour
 
         digits = digit_examples(settings)
         return Loaded(digits[: settings.count], [], _shortfall(settings, len(digits)))
+    from inlay.data.shards import names_shards, shard_examples
+
+    if names_shards(settings.source):
+        return shard_examples(settings)
     folder = Path(settings.source).expanduser()
     problems: list[str] = []
     zipped = None if folder.is_dir() else split_zip(settings.source)
@@ -153,6 +157,20 @@ def _examine(entries: Sequence[Entry], problems: Sequence[str], settings: DataSe
     # Pillow and hashlib release the interpreter lock while they work.
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         results = list(pool.map(one, entries[: settings.count]))
+    return conclude(settings, results, problems)
+
+
+def conclude(settings: DataSettings, results: Sequence[Example | Skipped], problems: Sequence[str]) -> Loaded:
+    """Return what can be used of the pictures that were examined, at most ``settings.count``.
+
+    Args:
+        settings: the data section.
+        results: the pictures in order.
+        problems: what is wrong with the captions, one sentence each.
+
+    Raises:
+        DataError: something is wrong with the captions, or a picture cannot be decoded and ``on_error`` is ``stop``.
+    """
     examples = [result for result in results if isinstance(result, Example)]
     skipped = [result for result in results if isinstance(result, Skipped)]
     undecodable = f"{len(skipped)} of {len(results)} pictures cannot be decoded"
