@@ -63,8 +63,8 @@ class DataSettings(Settings):
     source: str
     """A folder of pictures, also one inside a .zip file (``photos.zip/train``); a hub dataset (``hub:owner/name``, or
     ``owner/name`` when no such folder exists); a part of the rendered world (``tabletop:subject/<name>``,
-    ``tabletop:domain/<name>/train``, ``tabletop:train``); shards (``x-{000..009}.tar``, ``shards/*.tar``); or ``digits``, the 1,797 handwritten digits of scikit-learn,
-    8 x 8 pixels each."""
+    ``tabletop:domain/<name>/train``, ``tabletop:train``); shards, tar files of many pictures (``x-{000..009}.tar``,
+    ``shards/*.tar``); or ``digits``, the 1,797 handwritten digits of scikit-learn, 8 x 8 pixels each."""
     prompt: str | None = None
     """One caption for all pictures, for instance ``a photo of sks dog``. The pictures' own captions are then
     ignored."""
