@@ -1,4 +1,4 @@
-"""Features of digits: the hidden layer of a small classifier, whose weights are committed so that figures stay comparable.
+"""Features of digits: the hidden layer of a small classifier. Its weights are committed, so figures stay comparable.
 
     python studies/min-snr/features.py
 

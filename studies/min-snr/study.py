@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def losses(base: Base, config: JobConfig) -> dict[str, Any]:
     means, errors = [], []
     with base.evaluating():
         diffusion.build_caches(lambda what, done, total: None)
-        for number, (first, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        for number, (first, end) in enumerate(pairwise(edges)):
             timesteps = torch.linspace(first, end - 1, LOSSES).round().long()
             own = diffusion.errors(timesteps, derive(config.seed, "study losses"), number).double()
             snr = diffusion.path.snr(timesteps).double()
