@@ -18,6 +18,7 @@ WEIGHTINGS = {"constant": {}, "snr": {}, "max_snr": {"gamma": 1}, "min_snr": {"g
 GAMMAS = (1, 10, 20)
 """Of min-SNR, beside 5: table 2."""
 STEPS = 400
+WARMUP = 50
 BATCH = 48
 MEASURED = (100, 200, 400)
 """Steps after which pictures are drawn."""
@@ -57,6 +58,7 @@ class Cell:
             f"objective.weighting={json.dumps(weighting)}",
             f"seed={self.seed}",
             f"train.steps={STEPS}",
+            f"train.schedule.warmup_steps={WARMUP}",
             f"train.batch_size={BATCH}",
             "train.ema.snapshots=4",
             "train.trackers=[]",
