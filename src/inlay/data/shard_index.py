@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -177,7 +177,7 @@ def _members(shard: Path) -> tuple[list[Member], str | None]:
     found: list[Member] = []
     try:
         with tarfile.open(shard, "r:") as archive:
-            for entry in _entries(archive):
+            for entry in archive:
                 if entry.offset_data + entry.size > size:
                     return found, f"ends in the middle of {entry.name}; the pictures before it are whole"
                 if entry.isreg() and not _hidden(entry.name):
@@ -190,12 +190,6 @@ def _members(shard: Path) -> tuple[list[Member], str | None]:
             raise DataError(f"{shard}: {advice if packed else f'is no tar file: {error}'}") from None
         return found, f"is broken after {found[-1].name} ({error}); the pictures before it are whole"
     return found, None
-
-
-def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (entry := archive.next()) is not None:
-        yield entry
-        archive.members = []  # or the archive would remember all of them
 
 
 def _hidden(name: str) -> bool:
