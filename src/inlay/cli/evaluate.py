@@ -121,12 +121,9 @@ def _show(result: dict[str, Any], directory: Path) -> None:
         print_table(
             ("figure", ">difference", "interval (95 %)", "pairs", "verdict"), _differences(result), " - ".join(names)
         )
-    for symptom in result["symptoms"]:
-        if symptom["present"] is None:
-            console.print(f"not asked: {symptom['name']}: {symptom['reason']}")
-        else:
-            style = "bold red" if symptom["present"] else "green"
-            console.print(f"{'!' if symptom['present'] else ' '} {symptom['sentence']}", style=style)
+    _show_symptoms(result, f"{result['target']['name']}: " if "against" in result else "")
+    if "against" in result:
+        _show_symptoms(result["against"], f"{result['against']['target']['name']}: ")
     for name, why in result["missing"].items():
         if name not in {symptom["figure"] for symptom in result["symptoms"]}:
             console.print(f"not measured: {name}: {why}")
@@ -134,6 +131,15 @@ def _show(result: dict[str, Any], directory: Path) -> None:
         console.print(f"note: {note}", style="yellow")
     console.print(f"figures      {directory / 'evaluation.json'}", soft_wrap=True)
     console.print(f"look at      {directory / 'evaluation.png'}", soft_wrap=True)
+
+
+def _show_symptoms(result: dict[str, Any], of: str) -> None:
+    for symptom in result["symptoms"]:
+        if symptom["present"] is None:
+            console.print(f"  {of}{symptom['name']} was not asked: {symptom['reason']}")
+        else:
+            mark, style = ("!", "bold red") if symptom["present"] else (" ", "green")
+            console.print(f"{mark} {of}{symptom['sentence']}", style=style)
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -149,7 +155,7 @@ def _differences(result: dict[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for name, change in result["comparison"].items():
         better = result["metric_details"][name]["better"]
-        verdict = "no difference to be seen"
+        verdict = change.get("reason", "no difference to be seen")
         if change["clear"]:
             verdict = "better" if (change["value"] > 0) == (better == "higher") else "worse"
         pairs = "paired" if change["paired"] else "apart"

@@ -11,6 +11,7 @@ from inlay.errors import ConfigError
 from inlay.methods import merge_all
 from inlay.run.config import JobConfig
 from inlay.train.noise_path import noise_path
+from inlay.run.evaluation.early import check_evaluation
 from inlay.train.schedules import multiplier
 
 
@@ -26,6 +27,7 @@ def check(config: JobConfig) -> BaseArchitecture:
     check_sizes(config, architecture)
     check_objective(config, architecture)
     check_trackers(config)
+    check_evaluation(config)
     parts = architecture.meta()
     attachments = [method.attach(parts) for method in config.methods]
     if any(method.result == "pipeline" for method in config.methods):

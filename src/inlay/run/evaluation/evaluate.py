@@ -22,12 +22,12 @@ from inlay.metrics.reference import Reference
 from inlay.run.evaluation import symptoms
 from inlay.run.evaluation.drawing import Drawing, Shots, read_source
 from inlay.run.evaluation.during import EVALUATION, PICTURES, overview
+from inlay.run.evaluation.early import extractors
 from inlay.run.evaluation.figures import details, finite
 from inlay.run.evaluation.measuring import Figures, Lens, References, check_extractors, choose, measure, save_features
 from inlay.run.evaluation.prompts import Questions, questions
 from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.run.evaluation.target import Target
-from inlay.run.evaluation.watch import extractors
 from inlay.run.pictures import save_picture
 from inlay.run.record import command_line, now, versions
 
@@ -82,14 +82,12 @@ class Common:
     lens: Lens
     metrics: Sequence[str]
     references: References | None
-    training: tuple[NDArray[np.uint8], ...] | None
-    """The pictures that a run was tuned on."""
-    why_none: str
-    """Why they are not known."""
     side: int
     """Of pictures that are drawn, in pixels."""
     device: str
     reporter: Reporter
+    of_base: dict[Any, tuple[Shots, Shots | None, Shots | None]] = field(default_factory=dict)
+    """What a base drew, by its name and what it was asked."""
 
 
 def settings_of(target: Target, stated: dict[str, Any]) -> EvaluateSettings:
@@ -148,9 +146,9 @@ def evaluate(
     if keep_reference is not None:
         _save_reference(references, lens, keep_reference)
 
-    common = Common(settings, lens, metrics, references, training, why_none, side, device, reporter)
-    first = _answer(target, asked, common, settings.symptoms and target.tuned)
-    second = _answer(against, asked, common, False) if against is not None else None
+    common = Common(settings, lens, metrics, references, side, device, reporter)
+    first = _answer(target, asked, common)
+    second = _answer(against, asked, common) if against is not None else None
     result: dict[str, Any] = first.record()
     result["evaluation"] = {
         "prompts": list(dict.fromkeys(first.shots.prompts or ())),
@@ -173,7 +171,7 @@ def evaluate(
     return result, directory
 
 
-def _answer(one: Target, asked: Mapping[Target, Questions | None], common: Common, symptoms_too: bool) -> Answer:
+def _answer(one: Target, asked: Mapping[Target, Questions | None], common: Common) -> Answer:
     """Draw or read a target's pictures, and measure them."""
     ours, settings, reporter = asked[one], common.settings, common.reporter
     if ours is None:
@@ -182,9 +180,13 @@ def _answer(one: Target, asked: Mapping[Target, Questions | None], common: Commo
         return Answer(one, shots, measure(common.metrics, common.lens, shots, common.references))
     drawing = Drawing.of(settings, common.side)
     before = None
-    if symptoms_too:
-        reporter.phase(f"loading {one.base_name}")
-        before = symptoms.draw_base(one.load_base(common.device), drawing, ours, reporter.progress)
+    if settings.symptoms and one.tuned:
+        key = (repr(one.config.base) if one.config else one.name, tuple(ours.plain), ours.class_prompts)
+        if key not in common.of_base:
+            reporter.phase(f"loading {one.base_name}")
+            base = one.load_base(common.device)
+            common.of_base[key] = symptoms.draw_base(base, drawing, ours, reporter.progress)
+        before = common.of_base[key]
     reporter.phase(f"loading {one.name}")
     model = one.load(common.device)
     for prompt in model.overlong(ours.prompts):
@@ -197,9 +199,10 @@ def _answer(one: Target, asked: Mapping[Target, Questions | None], common: Commo
     if before is not None:
         of_class = symptoms.draw_class(model, drawing, ours, reporter.progress)
         sets = symptoms.Sets(shots, before[0], of_class, before[1], before[2])
-        pictures = common.training or (common.references.pictures if common.references else None)
+        pictures, why = _training(one, common.side, model.architecture.granularity, settings.references)
+        pictures = pictures or (common.references.pictures if common.references else None)
         if pictures is None:
-            raise DataError(f"what goes wrong in tuning is judged by the pictures tuned on: {common.why_none}")
+            raise DataError(f"what goes wrong in tuning is judged by the pictures tuned on: {why}")
         result.found, more = symptoms.find(sets, common.lens, pictures, ours.why_none)
         figures.measures |= more.measures
         figures.missing |= more.missing
@@ -311,7 +314,11 @@ def _compared(first: Answer, second: Answer) -> dict[str, dict[str, Any]]:
         other = second.figures.measures.get(name)
         if other is None:
             continue
-        change = difference(one, other)
+        try:
+            change = difference(one, other)
+        except DataError as error:
+            found[name] = {"value": None, "interval": None, "paired": False, "clear": False, "reason": str(error)}
+            continue
         interval = None if change.interval is None else [change.interval.low, change.interval.high]
         about = {"value": finite(change.value), "interval": interval, "paired": change.paired, "clear": change.clear}
         found[name] = about

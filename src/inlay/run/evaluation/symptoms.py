@@ -146,6 +146,7 @@ def _symptom(one: symptoms.Symptom) -> tuple[dict[str, Any], Measure]:
 
 
 def _as_measure(change: Difference, of: Measure) -> Measure:
+    """Return a change as a figure: two runs' changes against one base differ as what they changed to does."""
     return Measure(
         f"{change.metric} against the base",
         change.value,
@@ -157,6 +158,7 @@ def _as_measure(change: Difference, of: Measure) -> Measure:
         of.reference,
         of.pairing,
         "" if change.interval else "No interval: too few independent prompts.",
+        of.jackknife,
     )
 
 

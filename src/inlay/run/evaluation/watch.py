@@ -18,39 +18,21 @@ from torch import nn
 
 from inlay.artifacts.files import read_tensors, write_tensors
 from inlay.base.contract import Base
-from inlay.base.locate import EMBEDDED
 from inlay.data.dataset import Dataset
-from inlay.errors import ConfigError
 from inlay.methods import Attachment
 from inlay.run.config import JobConfig
 from inlay.run.evaluation import symptoms
 from inlay.run.evaluation.drawing import Drawing, Shots, shown
+from inlay.run.evaluation.early import extractors
 from inlay.run.evaluation.figures import details, finite
 from inlay.run.evaluation.measuring import Figures, Lens, References, choose, measure
 from inlay.run.evaluation.prompts import Questions, questions
-from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.run.evaluation.table import better
 
 BEST = "best.safetensors"
 """Among the checkpoints: the trained weights of the best step so far, and what was measured of them."""
 PROGRESS = 0.95
 """Share of the way from the base's value to the best one at which a metric counts as reached."""
-
-
-def extractors(settings: EvaluateSettings, base: str) -> tuple[str, ...]:
-    """Return the extractors of a section; `tabletop` by default where the base is the embedded one.
-
-    Raises:
-        ConfigError: none is given, and the base's pictures are not of the rendered world.
-    """
-    if settings.features is not None:
-        return settings.features
-    if base == "tabletop" or Path(base).expanduser() == EMBEDDED:
-        return ("tabletop",)
-    raise ConfigError(
-        f"evaluate.features: say which network looks at the pictures of {base}; for photographs "
-        "[clip:openai/clip-vit-large-patch14, dino:facebook/dino-vits16], or folders that hold them"
-    )
 
 
 @dataclass
@@ -85,7 +67,6 @@ class Watch:
             progress: told how the drawing goes.
 
         Raises:
-            ConfigError: the section asks for what cannot be.
             DataError: the references cannot be read.
             ArtifactError: an extractor's weights are missing.
         """
@@ -112,9 +93,6 @@ class Watch:
             repeats=self.settings.pictures > 1,
             world="tabletop" in self.lens.kinds.values(),
         )
-        keep = self.settings.keep_best
-        if keep is not None and keep != "validation_loss" and keep not in self.metrics:
-            raise ConfigError(f"evaluate.keep_best={keep} is not among the metrics that are measured: {self.metrics}")
         self.before: tuple[Shots, Shots | None, Shots | None] | None = None
         self.history: list[dict[str, Any]] = []
         self.last: Measured | None = None
