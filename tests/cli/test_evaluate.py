@@ -12,7 +12,7 @@ from inlay.run.config import RunConfig
 from inlay.run.job import execute
 from inlay.run.load import validate
 
-FAST = ["--steps", "2", "--pictures", "2", "-f", "tabletop"]
+FAST = ["--steps", "2", "--pictures", "2", "--copies", "4", "-f", "tabletop"]
 ASKED = ["-p", "a photo of sks dog", "-p", "a sks dog", "-p", "a red sks dog"]
 
 

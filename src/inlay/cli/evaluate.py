@@ -59,6 +59,9 @@ def command(
     symptoms: Annotated[
         bool, typer.Option("--symptoms/--no-symptoms", help="Look for what goes wrong in tuning.")
     ] = True,
+    copies: Annotated[
+        int | None, typer.Option("--copies", min=0, help="Pictures of the training prompt to look for copies in; 40.")
+    ] = None,
     into: Annotated[
         Path | None, typer.Option("--into", help="Where to write; by default the run, or evaluations/NAME.")
     ] = None,
@@ -102,6 +105,7 @@ def command(
         "negative_prompt": negative_prompt,
         "seed": seed,
         "symptoms": None if symptoms else False,
+        "copies": copies,
     }
     first = Target.of(target, adapter or (), strength or ())
     second = Target.of(against) if against is not None else None
@@ -115,12 +119,13 @@ def command(
 
 
 def _show(result: dict[str, Any], directory: Path) -> None:
-    print_table(("figure", ">value", "interval (95 %)", ">n", "better", "by"), _rows(result), "figures")
+    rows = _rows(result)
+    several = len({row[-1] for row in rows if not row[0].startswith("accuracy")}) > 1
+    headers = ("figure", ">value", "95 %", ">n", "better", *(("by",) if several else ()))
+    print_table(headers, [row[: len(headers)] for row in rows], f"figures of {result['target']['name']}")
     if "comparison" in result:
         names = [result["target"]["name"], result["against"]["target"]["name"]]
-        print_table(
-            ("figure", ">difference", "interval (95 %)", "pairs", "verdict"), _differences(result), " - ".join(names)
-        )
+        print_table(("figure", ">difference", "95 %", "pairs", "verdict"), _differences(result), " - ".join(names))
     _show_symptoms(result, f"{result['target']['name']}: " if "against" in result else "")
     if "against" in result:
         _show_symptoms(result["against"], f"{result['against']['target']['name']}: ")
@@ -155,7 +160,7 @@ def _differences(result: dict[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for name, change in result["comparison"].items():
         better = result["metric_details"][name]["better"]
-        verdict = change.get("reason", "no difference to be seen")
+        verdict = change.get("reason", "none to be seen")
         if change["clear"]:
             verdict = "better" if (change["value"] > 0) == (better == "higher") else "worse"
         pairs = "paired" if change["paired"] else "apart"
@@ -164,8 +169,8 @@ def _differences(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.4g}"
+    return "-" if value is None else f"{value:{sign}.3g}"
 
 
 def _span(interval: list[float] | None, sign: str = "") -> str:
-    return "none" if interval is None else f"{_number(interval[0], sign)} to {_number(interval[1], sign)}"
+    return "none" if interval is None else f"{_number(interval[0], sign)} .. {_number(interval[1], sign)}"

@@ -10,8 +10,8 @@ from inlay.base.locate import locate
 from inlay.errors import ConfigError
 from inlay.methods import merge_all
 from inlay.run.config import JobConfig
-from inlay.train.noise_path import noise_path
 from inlay.run.evaluation.early import check_evaluation
+from inlay.train.noise_path import noise_path
 from inlay.train.schedules import multiplier
 
 

@@ -16,7 +16,13 @@ from inlay.run.job import execute
 from inlay.run.load import validate
 
 LORA = "pytorch_lora_weights.safetensors"
-MEASURED = {"features": ["tabletop"], "prompts": ["a photo of sks dog", "a sks dog", "sks"], "steps": 2, "pictures": 2}
+MEASURED = {
+    "features": ["tabletop"],
+    "prompts": ["a photo of sks dog", "a sks dog", "sks"],
+    "steps": 2,
+    "pictures": 2,
+    "copies": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +83,7 @@ def test_symptoms_are_answered_or_say_why_not(measured):
         assert symptom["present"] in (True, False), symptom
         assert symptom["sentence"].endswith(".")
         assert symptom["figure"] in record["metrics"]
-    assert "cannot be judged by 12 pictures of the base" in found["copies"]["sentence"]
+    assert "cannot be judged by 10 pictures of the base" in found["copies"]["sentence"]
 
 
 def test_figures_of_records_can_be_compared_in_pairs(measured):

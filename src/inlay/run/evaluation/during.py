@@ -202,7 +202,7 @@ class Evaluation:
         costs["evaluation_seconds"] = round(watch.spent, 3)
         costs["time_to_quality"] = watch.time_to_quality()
         write_json(self.directory / EVALUATION, summary(record))
-        before = watch.before[0] if watch.before else None
+        before = watch.before.prompts if watch.before else None
         save_picture(overview(watch.last.shots, before, "tuned"), self.directory / PICTURES)
 
 

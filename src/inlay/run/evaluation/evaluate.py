@@ -86,7 +86,7 @@ class Common:
     """Of pictures that are drawn, in pixels."""
     device: str
     reporter: Reporter
-    of_base: dict[Any, tuple[Shots, Shots | None, Shots | None]] = field(default_factory=dict)
+    of_base: dict[Any, symptoms.OfBase] = field(default_factory=dict)
     """What a base drew, by its name and what it was asked."""
 
 
@@ -134,12 +134,16 @@ def evaluate(
     names = _extractors(settings, target, against)
     check_extractors(names)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    training, why_none = _training(target, side, multiple, settings.references)
+    training, _, why_none = _trained_on(target, side, multiple, settings.references)
     references = _references(settings, training, side, target, why_none)
     repeats = settings.pictures > 1 or target.kind == "folder"
     kinds = [name.partition(":")[0] for name in names]
     metrics = choose(settings.metrics, kinds, references is not None, repeats, "tabletop" in kinds)
-    asked = {one: _questions(settings, one) for one in (target, against) if one is not None}
+    asked = {
+        one: _questions(settings, one, _trained_on(one, side, multiple, settings.references)[1])
+        for one in (target, against)
+        if one is not None
+    }
     directory = into or _directory(target)
     reporter.phase("loading extractors")
     lens = Lens(names, device)
@@ -166,7 +170,8 @@ def evaluate(
         result["comparison"] = _compared(first, second)
     write_json(directory / EVALUATION, result)
     before = second.shots if second is not None and len(second.shots) == len(first.shots) else first.base
-    picture = overview(first.shots, before, "this", "the other" if second is not None else "base")
+    other = _short(second.target) if second is not None else "base"
+    picture = overview(first.shots, before, _short(target), other)
     save_picture(picture, directory / PICTURES)
     return result, directory
 
@@ -181,11 +186,12 @@ def _answer(one: Target, asked: Mapping[Target, Questions | None], common: Commo
     drawing = Drawing.of(settings, common.side)
     before = None
     if settings.symptoms and one.tuned:
-        key = (repr(one.config.base) if one.config else one.name, tuple(ours.plain), ours.class_prompts)
+        trained = tuple(question.plain for question in ours.trained)
+        key = (repr(one.config.base) if one.config else one.name, tuple(ours.plain), ours.class_prompts, trained)
         if key not in common.of_base:
             reporter.phase(f"loading {one.base_name}")
             base = one.load_base(common.device)
-            common.of_base[key] = symptoms.draw_base(base, drawing, ours, reporter.progress)
+            common.of_base[key] = symptoms.draw_base(base, drawing, ours, settings.copies, reporter.progress)
         before = common.of_base[key]
     reporter.phase(f"loading {one.name}")
     model = one.load(common.device)
@@ -195,18 +201,21 @@ def _answer(one: Target, asked: Mapping[Target, Questions | None], common: Commo
         model, ours.prompts, ours.plain, lambda done, total: reporter.progress(f"drawing {one.name}", done, total)
     )
     figures = measure(common.metrics, common.lens, shots, common.references)
-    result = Answer(one, shots, figures, questions=ours, base=before[0] if before else None)
+    result = Answer(one, shots, figures, questions=ours, base=before.prompts if before else None)
     if before is not None:
-        of_class = symptoms.draw_class(model, drawing, ours, reporter.progress)
-        sets = symptoms.Sets(shots, before[0], of_class, before[1], before[2])
-        pictures, why = _training(one, common.side, model.architecture.granularity, settings.references)
+        tuned = symptoms.draw_tuned(model, drawing, ours, shots, settings.copies, reporter.progress)
+        pictures, _, why = _trained_on(one, common.side, model.architecture.granularity, settings.references)
         pictures = pictures or (common.references.pictures if common.references else None)
         if pictures is None:
             raise DataError(f"what goes wrong in tuning is judged by the pictures tuned on: {why}")
-        result.found, more = symptoms.find(sets, common.lens, pictures, ours.why_none)
+        result.found, more = symptoms.find(tuned, before, common.lens, pictures, ours.why_none)
         figures.measures |= more.measures
         figures.missing |= more.missing
     return result
+
+
+def _short(target: Target) -> str:
+    return Path(target.name).name or target.name
 
 
 def _side(target: Target, against: Target | None) -> tuple[int, int]:
@@ -238,11 +247,15 @@ def _extractors(settings: EvaluateSettings, target: Target, against: Target | No
     return extractors(settings, name)
 
 
-def _training(target: Target, side: int, multiple: int, count: int) -> tuple[tuple[NDArray[np.uint8], ...] | None, str]:
+def _trained_on(
+    target: Target, side: int, multiple: int, count: int
+) -> tuple[tuple[NDArray[np.uint8], ...] | None, list[str], str]:
+    """Return the pictures that a target was trained on, their captions, and why there are none."""
     try:
-        return target.training(side, multiple, count)[0], ""
+        pictures, captions = target.training(side, multiple, count)
     except DataError as error:
-        return None, str(error)
+        return None, [], str(error)
+    return pictures, captions, ""
 
 
 def _references(
@@ -261,8 +274,8 @@ def _references(
     return None
 
 
-def _questions(settings: EvaluateSettings, one: Target) -> Questions | None:
-    return None if one.kind == "folder" else questions(settings, one.config)
+def _questions(settings: EvaluateSettings, one: Target, captions: Sequence[str]) -> Questions | None:
+    return None if one.kind == "folder" else questions(settings, one.config, captions)
 
 
 def _directory(target: Target) -> Path:

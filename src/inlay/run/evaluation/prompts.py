@@ -41,6 +41,8 @@ class Questions:
     """Prompts of the class; empty where nobody said what it is called."""
     why_none: str = ""
     """Why there are no class prompts."""
+    trained: tuple[Question, ...] = ()
+    """The captions of the training pictures; empty where they are not known."""
 
     @property
     def prompts(self) -> list[str]:
@@ -118,7 +120,7 @@ def questions(settings: EvaluateSettings, config: JobConfig | None, captions: Se
     Args:
         settings: stated prompts win over what follows from the run.
         config: the run that made the model, where one did.
-        captions: of its pictures; the first four are the last resort.
+        captions: of its pictures, where they have their own; the first four are the last resort as prompts.
 
     Raises:
         ConfigError: there is nothing to ask, or the rendered world's sentences are for its subjects only.
@@ -140,13 +142,15 @@ def questions(settings: EvaluateSettings, config: JobConfig | None, captions: Se
     if not prompts:
         raise ConfigError("there is nothing to draw: give prompts, with --prompt or --prompts FILE")
     asked = tuple(Question(one, other) for one, other in zip(prompts, plain, strict=True))
+    told = (config.data.prompt,) if config is not None and config.data.prompt else tuple(dict.fromkeys(captions))
+    trained = tuple(Question(one, without(one, word)) for one in told)
     if settings.class_prompts is not None:
-        return Questions(asked, settings.class_prompts)
+        return Questions(asked, settings.class_prompts, "", trained)
     named = tuple(dict.fromkeys(question.plain for question in asked if question.named))
     if named:
-        return Questions(asked, named)
+        return Questions(asked, named, "", trained)
     why = "no prompt names a subject by a new word that could be left out; give class_prompts"
-    return Questions(asked, (), why)
+    return Questions(asked, (), why, trained)
 
 
 def _of_run(config: JobConfig | None) -> Sequence[str]:

@@ -47,6 +47,9 @@ class EvaluateSettings(Settings):
     symptoms: bool = True
     """At the end, look for what goes wrong in tuning: language drift, prior loss, copies, neglect of prompts. Draws
     up to three times as many pictures with the base again."""
+    copies: Annotated[int, Field(ge=0)] = 40
+    """Pictures of the training prompt in which copies are looked for, since they show there first; the base draws two
+    and a half times as many. 0 to look among the pictures of ``prompts``."""
     keep_best: str | None = None
     """Keep the weights of the step at which this metric, or `validation_loss`, was best, instead of the last. They
     become the run's result. Needs ``every``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,64 +25,97 @@ OTHER = "other evaluation"
 """Purpose of the noise that is independent of the pictures that are measured."""
 
 
+NULL = 2.5
+"""Pictures of the base for each of the model's, where copies are looked for: 40 and 100 leave fewer than 8 unseen."""
+
+Tell = Callable[[str, int, int], None]
+"""Told what is drawn, how much of it is done, and how much there is."""
+
+
 @dataclass(frozen=True)
-class Sets:
-    """Pictures of the tuned model and of its base; None where they are not needed or cannot be."""
+class OfBase:
+    """What the base draws; None where it is not asked."""
 
-    tuned: Shots
-    """Of the prompts."""
-    base: Shots
-    """The base's for the same questions and noise."""
-    tuned_class: Shots | None
-    """Of the class prompts."""
-    base_class: Shots | None
-    """The base's, same noise."""
-    base_class_other: Shots | None
-    """The base's, other noise."""
+    prompts: Shots
+    """For the questions, in place of the new word the class."""
+    of_class: Shots | None
+    """For the class prompts, with the noise of the tuned model's."""
+    of_class_other: Shots | None
+    """For the class prompts, with other noise."""
+    trained: Shots | None
+    """For the captions of the training pictures."""
 
 
-def draw_base(
-    base: Base, drawing: Drawing, questions: Questions, progress: Callable[[str, int, int], None]
-) -> tuple[Shots, Shots | None, Shots | None]:
-    """Draw what the base has to say: for the prompts, for the class prompts, and for these with other noise."""
-    plain = questions.plain
-    first = drawing.draw(base, plain, plain, lambda done, total: progress("drawing with the base", done, total))
-    if not questions.class_prompts:
-        return first, None, None
+@dataclass(frozen=True)
+class OfTuned:
+    """What the tuned model draws; None where it is not asked."""
+
+    prompts: Shots
+    """For the questions: the pictures that are measured."""
+    of_class: Shots | None
+    """For the class prompts."""
+    trained: Shots | None
+    """For the captions of the training pictures."""
+
+
+def draw_base(base: Base, drawing: Drawing, questions: Questions, copies: int, tell: Tell) -> OfBase:
+    """Draw what the base has to say to all questions.
+
+    Args:
+        base: without what was learned.
+        drawing: how.
+        questions: what it is asked, without the new word.
+        copies: see `EvaluateSettings.copies`.
+        tell: told how it goes.
+    """
+
+    def draw(what: str, prompts: Sequence[str], purpose: str = "evaluation") -> Shots:
+        return drawing.draw(base, prompts, prompts, lambda done, total: tell(what, done, total), purpose)
+
+    first = draw("drawing with the base", questions.plain)
     of_class = list(questions.class_prompts)
-    same = drawing.pairing(of_class) == first.pairing
-    second = (
-        first
-        if same
-        else drawing.draw(
-            base, of_class, of_class, lambda done, total: progress("drawing the class with the base", done, total)
-        )
-    )
-    third = drawing.draw(
-        base, of_class, of_class, lambda done, total: progress("drawing the class with other noise", done, total), OTHER
-    )
-    return first, second, third
+    second = third = fourth = None
+    if of_class:
+        same = drawing.pairing(of_class) == first.pairing
+        second = first if same else draw("drawing the class with the base", of_class)
+        third = draw("drawing the class with other noise", of_class, OTHER)
+    if copies and questions.trained:
+        fourth = _trained(base, drawing, questions, round(NULL * copies), True, tell)
+    return OfBase(first, second, third, fourth)
 
 
-def draw_class(
-    tuned: Base, drawing: Drawing, questions: Questions, progress: Callable[[str, int, int], None]
-) -> Shots | None:
-    """Draw the class prompts with the tuned model; None where there are none."""
+def draw_tuned(tuned: Base, drawing: Drawing, questions: Questions, shots: Shots, copies: int, tell: Tell) -> OfTuned:
+    """Draw what the questions need besides the pictures that are measured, ``shots``."""
     of_class = list(questions.class_prompts)
-    if not of_class:
-        return None
-    return drawing.draw(
-        tuned, of_class, of_class, lambda done, total: progress("drawing the class with the tuned model", done, total)
-    )
+    second = third = None
+    if of_class:
+        what = "drawing the class with the tuned model"
+        second = drawing.draw(tuned, of_class, of_class, lambda done, total: tell(what, done, total))
+    if copies and questions.trained:
+        third = _trained(tuned, drawing, questions, copies, False, tell)
+    return OfTuned(shots, second, third)
+
+
+def _trained(model: Base, drawing: Drawing, questions: Questions, count: int, of_base: bool, tell: Tell) -> Shots:
+    """Draw ``count`` pictures of the training captions, or somewhat more or fewer where there are several captions."""
+    chosen = questions.trained[:count]
+    plain = [question.plain for question in chosen]
+    asked = plain if of_base else [question.prompt for question in chosen]
+    each = replace(drawing, pictures=max(1, round(count / len(chosen))))
+    what = f"drawing the training prompt with the {'base' if of_base else 'tuned model'}"
+    # The base's noise is other noise: its pictures are a sample of what chance does, not partners of the model's.
+    purpose = OTHER if of_base else "evaluation"
+    return each.draw(model, asked, plain, lambda done, total: tell(what, done, total), purpose)
 
 
 def find(
-    sets: Sets, lens: Lens, training: Sequence[NDArray[np.uint8]], why_no_class: str
+    tuned: OfTuned, base: OfBase, lens: Lens, training: Sequence[NDArray[np.uint8]], why_no_class: str
 ) -> tuple[list[dict], Figures]:
     """Return the answers, each with its sentence, and their figures by flat name.
 
     Args:
-        sets: from :func:`draw_base` and :func:`draw_class`.
+        tuned: from :func:`draw_tuned`.
+        base: from :func:`draw_base`.
         lens: the first extractor answers; prompt neglect takes the first that reads prompts.
         training: the pictures that the model was tuned on.
         why_no_class: why the questions about the class cannot be asked, where that is so.
@@ -103,33 +136,35 @@ def find(
         found.append({"name": name, "figure": flat, **finding})
 
     def drift() -> tuple[dict[str, Any], Measure]:
-        tuned, base = _needed(sets.tuned_class, why_no_class), _needed(sets.base_class, why_no_class)
+        now, before = _needed(tuned.of_class, why_no_class), _needed(base.of_class, why_no_class)
         return _symptom(
             symptoms.language_drift(
-                lens.features(which, tuned), lens.features(which, base), lens.features(which, of_training)
+                lens.features(which, now), lens.features(which, before), lens.features(which, of_training)
             )
         )
 
     def prior() -> tuple[dict[str, Any], Measure]:
-        tuned, base = _needed(sets.tuned_class, why_no_class), _needed(sets.base_class_other, why_no_class)
-        return _symptom(symptoms.prior_loss(lens.features(which, tuned), lens.features(which, base)))
+        now, before = _needed(tuned.of_class, why_no_class), _needed(base.of_class_other, why_no_class)
+        return _symptom(symptoms.prior_loss(lens.features(which, now), lens.features(which, before)))
 
     def neglect() -> tuple[dict[str, Any], Measure]:
-        if reader is None or sets.tuned.prompts is None:
+        if reader is None or tuned.prompts.prompts is None:
             raise DataError("none of the extractors reads prompts; add tabletop or clip to features")
-        texts = lens.texts(reader, sets.tuned.prompts)
+        texts = lens.texts(reader, tuned.prompts.prompts)
         return _symptom(
-            symptoms.prompt_neglect(lens.features(reader, sets.tuned), lens.features(reader, sets.base), texts)
+            symptoms.prompt_neglect(lens.features(reader, tuned.prompts), lens.features(reader, base.prompts), texts)
         )
 
     def variety() -> tuple[dict[str, Any], Measure]:
-        return _symptom(symptoms.lost_diversity(lens.features(which, sets.tuned), lens.features(which, sets.base)))
+        return _symptom(
+            symptoms.lost_diversity(lens.features(which, tuned.prompts), lens.features(which, base.prompts))
+        )
 
     ask("language drift", "language_drift", drift)
     ask("prior loss", "prior_distance", prior)
     ask("prompt neglect", "prompt_neglect", neglect)
     ask("lost diversity", "diversity_change", variety)
-    ask("copies", "copied_share", lambda: _copies(sets, lens, which, of_training))
+    ask("copies", "copied_share", lambda: _copies(tuned, base, lens, which, of_training))
     return found, figures
 
 
@@ -162,27 +197,30 @@ def _as_measure(change: Difference, of: Measure) -> Measure:
     )
 
 
-def _copies(sets: Sets, lens: Lens, which: str, training: Shots) -> tuple[dict[str, Any], Measure]:
-    # Whatever the base drew, it drew without knowing the training pictures: all of it says how near chance comes.
-    drawn = [shots for shots in (sets.base, sets.base_class_other) if shots is not None]
-    null = Shots(tuple(picture for shots in drawn for picture in shots.pictures), None, "")
+def _copies(tuned: OfTuned, base: OfBase, lens: Lens, which: str, training: Shots) -> tuple[dict[str, Any], Measure]:
+    if tuned.trained is not None and base.trained is not None:
+        shots, drawn = tuned.trained, [base.trained]
+    else:
+        # Whatever the base drew, it drew without knowing the training pictures: all of it says how near chance comes.
+        shots, drawn = tuned.prompts, [one for one in (base.prompts, base.of_class_other) if one is not None]
+    null = Shots(tuple(picture for one in drawn for picture in one.pictures), None, "")
 
-    def both(shots: Shots) -> tuple[Any, NDArray]:
-        return lens.features(which, shots), thumbnails(shots.pictures)
+    def both(one: Shots) -> tuple[Any, NDArray]:
+        return lens.features(which, one), thumbnails(one.pictures)
 
-    found = find_copies(both(sets.tuned), both(training), both(null))
-    features = lens.features(which, sets.tuned)
-    shares = of_mean(found.copied, group(len(sets.tuned), sets.tuned.prompts))
+    found = find_copies(both(shots), both(training), both(null))
+    features = lens.features(which, shots)
+    shares = of_mean(found.copied, group(len(shots), shots.prompts))
     measure = Measure(
         "share of copies",
         shares.value,
         of_share(shares, features.independent),
-        len(sets.tuned),
+        len(shots),
         len(training),
         features.extractor,
         features.fingerprint,
         lens.features(which, training).content,
-        sets.tuned.pairing,
+        shots.pairing,
         "",
         shares,
     )
@@ -193,6 +231,7 @@ def _copies(sets: Sets, lens: Lens, which: str, training: Shots) -> tuple[dict[s
         "value": shares.value,
         "training_pictures": {str(number): times for number, times in sorted(per_picture.items())},
         "copied": np.flatnonzero(found.copied).tolist(),
-        "nearest": found.by_pixel.tolist(),
+        "nearest": (found.by_pixel + 1).tolist(),
+        "probability": [round(float(value), 5) for value in found.probability],
     }
     return answer, measure

@@ -14,7 +14,7 @@ from inlay.base.contract import Base
 from inlay.base.families import load_base
 from inlay.base.locate import CONFIGS
 from inlay.base.settings import BaseSettings
-from inlay.data.dataset import Dataset, load_dataset
+from inlay.data.dataset import load_dataset
 from inlay.data.decode import SUFFIXES
 from inlay.errors import ConfigError, DataError
 from inlay.run.adapters import load_adapted
@@ -84,8 +84,8 @@ class Target:
         settings = self.config.base if self.config is not None else BaseSettings(model=self.name)
         return load_base(settings).to(device)
 
-    def training(self, side: int, multiple: int, count: int) -> tuple[tuple[NDArray[np.uint8], ...], Dataset]:
-        """Return the first pictures that a run was trained on, as it saw them.
+    def training(self, side: int, multiple: int, count: int) -> tuple[tuple[NDArray[np.uint8], ...], list[str]]:
+        """Return the first pictures that a run was trained on, as it saw them, and the captions.
 
         Raises:
             DataError: they are not here any more.
@@ -93,7 +93,8 @@ class Target:
         if self.config is None:
             raise DataError(f"{self.name} is no run directory: what it was trained on is not known; give --reference")
         dataset = load_dataset(self.config.data, side, self.config.seed, multiple)
-        return shown(dataset.examples[:count], dataset.resolution), dataset
+        captions = list(dict.fromkeys(example.caption for example in dataset.examples))
+        return shown(dataset.examples[:count], dataset.resolution), captions
 
     def about(self) -> dict[str, object]:
         """Return how a record calls it."""

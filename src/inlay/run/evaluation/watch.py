@@ -93,7 +93,7 @@ class Watch:
             repeats=self.settings.pictures > 1,
             world="tabletop" in self.lens.kinds.values(),
         )
-        self.before: tuple[Shots, Shots | None, Shots | None] | None = None
+        self.before: symptoms.OfBase | None = None
         self.history: list[dict[str, Any]] = []
         self.last: Measured | None = None
         self.spent = 0.0
@@ -108,8 +108,9 @@ class Watch:
             for attachment in self.attachments:
                 stack.enter_context(attachment.disabled())
             if self.settings.symptoms:
-                self.before = symptoms.draw_base(self.base, self.drawing, self.questions, self.progress)
-                shots = self.before[0]
+                copies = self.settings.copies
+                self.before = symptoms.draw_base(self.base, self.drawing, self.questions, copies, self.progress)
+                shots = self.before.prompts
             else:
                 plain = self.questions.plain
                 shots = self.drawing.draw(self.base, plain, plain, self._told("drawing with the base"))
@@ -197,9 +198,10 @@ class Watch:
         if self.before is None or self.last.shots is None:
             return [], Figures()
         started = time.monotonic()
-        of_class = symptoms.draw_class(self.base, self.drawing, self.questions, self.progress)
-        sets = symptoms.Sets(self.last.shots, self.before[0], of_class, self.before[1], self.before[2])
-        found = symptoms.find(sets, self.lens, self.training, self.questions.why_none)
+        tuned = symptoms.draw_tuned(
+            self.base, self.drawing, self.questions, self.last.shots, self.settings.copies, self.progress
+        )
+        found = symptoms.find(tuned, self.before, self.lens, self.training, self.questions.why_none)
         self.spent += time.monotonic() - started
         return found
 
