@@ -283,12 +283,11 @@ class Job:
         def measure(step: int, seconds: float, loss: float | None, last: bool) -> dict[str, Any] | None:
             if not self.main or not evaluation.due(step, last):
                 return None
-            with loop.averaged(), self.autocast():
+            with loop.averaged():
                 return evaluation.measure(step, seconds, loss)
 
         if self.main:
-            with self.autocast():
-                evaluation.begin()
+            evaluation.begin()
         reporter.phase("training")
         positions = (self.dataset.resolution // self.base.architecture.downscale) ** 2
         with attention_kernel(self.accelerator.device, config.train.precision, positions):
@@ -304,8 +303,7 @@ class Job:
             if self.main and not outcome.stopped:
                 kept = evaluation.restore(outcome.steps)
                 self._finish(record, before)
-                with self.autocast():
-                    evaluation.finish(record, kept)
+                evaluation.finish(record, kept)
         if self.main:
             write_record(directory, record)
             if not outcome.stopped:

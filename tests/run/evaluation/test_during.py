@@ -171,6 +171,13 @@ def test_leaving_one_out_measures_what_holding_one_out_does(make, tmp_path):
     assert low - (high - low) < held < high + (high - low)
 
 
+def test_half_precision_is_for_the_denoiser_alone(make, measured, tmp_path):
+    evaluate = {**MEASURED, "class_prompts": ["a dog"]}
+    record = execute(make(evaluate, train={"steps": 1, "precision": "bf16"}), tmp_path / "run").record
+    full = json.loads((measured / "record.json").read_text())["evaluation"]["history"][0]["metrics"]
+    assert record["evaluation"]["history"][0]["metrics"]["clip_t"] == pytest.approx(full["clip_t"], abs=0.05)
+
+
 def test_too_many_pictures_to_leave_one_out_have_a_reason(make, tmp_path):
     evaluate = {**MEASURED, "symptoms": False, "leave_one_out": True, "metrics": ["clip_i"]}
     record = execute(make(evaluate, data={"count": 2}, train={"steps": 1}), tmp_path / "run").record

@@ -20,6 +20,7 @@ from inlay.data.views import center_view, pixels
 from inlay.errors import DataError
 from inlay.randomness import derive
 from inlay.run.evaluation.settings import EvaluateSettings
+from inlay.train.precision import Precision, autocast
 
 GRID = re.compile(r"\d{4}-grid\.png")
 """What `inlay sample` calls its overviews, which are no pictures of a model."""
@@ -52,11 +53,21 @@ class Drawing:
     seed: int
     side: int
     """Height and width in pixels."""
+    precision: Precision = "fp32"
+    """Of the denoiser; what looks at the pictures always computes in float32."""
 
     @classmethod
-    def of(cls, settings: EvaluateSettings, side: int) -> Drawing:
+    def of(cls, settings: EvaluateSettings, side: int, precision: Precision = "fp32") -> Drawing:
         """Return what a section asks for, at a side in pixels."""
-        return cls(settings.pictures, settings.steps, settings.guidance, settings.negative_prompt, settings.seed, side)
+        return cls(
+            settings.pictures,
+            settings.steps,
+            settings.guidance,
+            settings.negative_prompt,
+            settings.seed,
+            side,
+            precision,
+        )
 
     def draw(
         self,
@@ -83,15 +94,16 @@ class Drawing:
         ]
         texts = [prompt for prompt in prompts for _ in range(self.pictures)]
         noise = initial_noise(base, seeds, (self.side, self.side))
-        found = sample(
-            base,
-            texts,
-            noise,
-            self.steps,
-            self.guidance,
-            self.negative_prompt,
-            progress=lambda done, total: progress(len(texts) * done // total, len(texts)),
-        ).numpy()
+        with autocast(base.device, self.precision):
+            found = sample(
+                base,
+                texts,
+                noise,
+                self.steps,
+                self.guidance,
+                self.negative_prompt,
+                progress=lambda done, total: progress(len(texts) * done // total, len(texts)),
+            ).numpy()
         plain = tuple(name for name in names for _ in range(self.pictures))
         return Shots(tuple(found), plain, self.pairing(names, purpose))
 

@@ -79,7 +79,7 @@ class Watch:
         side = dataset.resolution
         captions = list(dict.fromkeys(example.caption for example in dataset.examples))
         self.questions: Questions = questions(self.settings, config, captions)
-        self.drawing = Drawing.of(self.settings, side)
+        self.drawing = Drawing.of(self.settings, side, config.train.precision)
         self.lens = Lens(extractors(self.settings, config.base.model), str(base.device))
         self.training: tuple[NDArray[np.uint8], ...] = shown(dataset.examples[: self.settings.references], side)
         if self.settings.reference is None:
