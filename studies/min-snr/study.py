@@ -90,6 +90,8 @@ def measure(cell: Cell, directory: Path, reference: Reference) -> dict[str, Any]
     """Train a cell and return its record."""
     config = load_job(protocol.RECIPE, cell.overrides())
     run = execute(config, directory, Lines()).record
+    if run["status"] != "done":
+        sys.exit("stopped; the same command goes on from there")
     base = load_run(directory)[0]
     (attachment,) = attach(config.methods, base, config.seed)
     weights = attachment.parameters()
