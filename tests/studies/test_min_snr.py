@@ -41,7 +41,7 @@ def test_a_training_becomes_a_record_and_is_not_repeated(scripts, tmp_path, monk
     _, study, report = scripts
     monkeypatch.setattr(sys, "argv", ["study.py", "--seeds", "1", "--most", "1", "--runs", str(tmp_path / "runs")])
     study.main()
-    record = json.loads((tmp_path / "x0-constant-seed0.json").read_text())
+    record = json.loads((tmp_path / "eps-snr-seed0.json").read_text())
     assert [entry["step"] for entry in record["distances"]] == [1, 2, 4]
     assert all(entry["value"] > 0 and entry["pictures"] == 16 for entry in record["distances"])
     assert len(record["losses"]["clean_error"]) == 10
@@ -50,7 +50,7 @@ def test_a_training_becomes_a_record_and_is_not_repeated(scripts, tmp_path, monk
     study.main()
     listed = capsys.readouterr().out.split()
     assert len(listed) == 17
-    assert "x0-constant-seed0" not in listed
+    assert "eps-snr-seed0" not in listed
     report.main()
     said = (tmp_path / "report.md").read_text()
     assert "1 trainings of 18 settings" in said

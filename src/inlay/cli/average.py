@@ -48,7 +48,7 @@ def command(
             if made[-1].distance > FAR:
                 reporter.note(
                     f"sigma_rel {length:g}: the {made[-1].snapshots} stored moments make this profile only to within "
-                    f"{100 * made[-1].distance:.0f} %; a longer average, or more train.ema.snapshots, comes nearer"
+                    f"{100 * made[-1].distance:.0f} %; with more train.ema.snapshots it would come nearer"
                 )
     if json:
         emit_json(
