@@ -29,6 +29,7 @@ VERBS = {
     "pretrain": ("inlay.cli.pretrain", "Train a model from scratch."),
     "average": ("inlay.cli.average", "Average a run's weights over another length, after the run."),
     "compare": ("inlay.cli.compare", "Put runs side by side on one page."),
+    "advise": ("inlay.cli.advise", "Advise a method and settings for a budget, by what was measured."),
     "export": ("inlay.cli.export", "Write an adapter in the format of another program."),
     "import": ("inlay.cli.import_", "Take over an adapter file of another program."),
     "analyze": (

@@ -1,0 +1,229 @@
+"""Which setting to take within a budget, by the records of a study: the best, the next, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inlay.errors import ConfigError
+from inlay.study.report.words import COSTS, cost, listed, number, plural, verb
+
+NORMAL = 1.96
+BUDGETED = {"memory": "peak_bytes", "seconds": "training_seconds", "file_size": "result_bytes"}
+"""Budgets, and the costs that they limit."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A setting with its results on one task."""
+
+    name: str
+    quality: float
+    """Mean of the metric over its runs."""
+    runs: int
+    pictures: float | None
+    """Half width of the 95 % interval that comes from the few pictures drawn; None where it is not known."""
+    costs: Mapping[str, float | None]
+    settings: Mapping[str, Any]
+    """Sections of a run file."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a study says of one task."""
+
+    covers: str
+    """What was measured, in a sentence."""
+    task: str
+    metric: str
+    higher: bool
+    scatter: float | None
+    """Standard deviation of the metric from one run to the next of the same setting; None where nothing repeats."""
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What to expect of a setting."""
+
+    candidate: Candidate
+    expected: float
+    low: float | None
+    """Of the 95 % interval; None where nothing tells how much runs differ."""
+    high: float | None
+    scatter: float | None
+    """Standard error that chance from run to run leaves in `expected`."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A choice with its reasons."""
+
+    records: Records
+    best: Estimate
+    runner_up: Estimate | None
+    tied: tuple[Estimate, ...]
+    """Settings that cannot be told from the best."""
+    excluded: tuple[tuple[str, str], ...]
+    """Settings beyond the budget, and by what."""
+
+
+def estimates(records: Records) -> list[Estimate]:
+    """Return what to expect of each setting, best first.
+
+    The best of many single runs is partly lucky, so with four settings or more every mean is drawn towards the mean of
+    all by the part of their differences that is chance (Morris, J. American Statistical Association 78, 1983, 47-55,
+    equations 1.14 to 1.17).
+    """
+    means = np.array([one.quality for one in records.candidates])
+    count, middle = len(means), float(means.mean())
+    squares = float(((means - middle) ** 2).sum())
+    found = []
+    for one in records.candidates:
+        if records.scatter is None:
+            found.append(Estimate(one, one.quality, None, None, None))
+            continue
+        chance = records.scatter**2 / one.runs
+        shrunk, doubt = 0.0, 0.0
+        if count > 3 and squares > 0:
+            shrunk = min((count - 3) * chance / squares, (count - 3) / (count - 1))
+            doubt = 2 * (shrunk * (one.quality - middle)) ** 2 / (count - 3)
+        expected = one.quality - shrunk * (one.quality - middle)
+        error = math.sqrt(chance * (1 - shrunk * (count - 1) / count) + doubt)
+        half = math.hypot(NORMAL * error, one.pictures or 0.0)
+        found.append(Estimate(one, expected, expected - half, expected + half, error))
+    sign = -1 if records.higher else 1
+    return sorted(found, key=lambda estimate: (sign * estimate.expected, _weight(estimate), estimate.candidate.name))
+
+
+def _weight(estimate: Estimate) -> float:
+    size = estimate.candidate.costs.get("result_bytes")
+    return math.inf if size is None else size
+
+
+def choose(records: Records, budget: Mapping[str, float]) -> Advice:
+    """Return the setting to take.
+
+    Args:
+        records: of one task.
+        budget: limits by the names of `BUDGETED`, in bytes and seconds; a setting whose cost is not known is beyond.
+
+    Raises:
+        ConfigError: no setting is within the budget; says which comes nearest.
+    """
+    within, excluded = [], []
+    for estimate in estimates(records):
+        reasons = [
+            f"{COSTS[BUDGETED[name]]} {cost(BUDGETED[name], spent)}"
+            for name, limit in budget.items()
+            if (spent := estimate.candidate.costs.get(BUDGETED[name])) is None or spent > limit
+        ]
+        if reasons:
+            excluded.append((estimate.candidate.name, listed(reasons)))
+        else:
+            within.append(estimate)
+    if not within:
+        least = [_least(records, name) for name in budget]
+        raise ConfigError(f"no setting is within this budget; {listed(least)}")
+    best = within[0]
+    tied = tuple(other for other in within[1:] if alike(best, other))
+    return Advice(records, best, within[1] if len(within) > 1 else None, tied, tuple(excluded))
+
+
+def _least(records: Records, name: str) -> str:
+    key = BUDGETED[name]
+    known = [(spent, one.name) for one in records.candidates if (spent := one.costs.get(key)) is not None]
+    if not known:
+        return f"{COSTS[key]} is not known of any"
+    spent, who = min(known)
+    return f"{who} has the least {COSTS[key]}, {cost(key, spent)}"
+
+
+def alike(one: Estimate, other: Estimate) -> bool:
+    """Return whether two settings cannot be told apart: chance from run to run alone makes them differ so much.
+
+    Pictures are drawn from the same noise for all, so what they add to single intervals mostly cancels here.
+    """
+    if one.scatter is None or other.scatter is None:
+        return True
+    return abs(one.expected - other.expected) <= NORMAL * math.hypot(one.scatter, other.scatter)
+
+
+def explain(advice: Advice) -> list[str]:
+    """Return the advice in sentences, each a line."""
+    records, best = advice.records, advice.best
+    lines = [f"Take {best.candidate.name}: {expectation(records, best)}; {spending(best)}."]
+    if advice.runner_up is not None:
+        second = advice.runner_up
+        lines.append(f"Runner-up: {second.candidate.name}, {expectation(records, second)}; {spending(second)}.")
+        lines.append(_why(advice, second))
+    lightest = min(advice.tied, key=_weight, default=None)
+    if lightest is not None and _weight(lightest) < _weight(best):
+        count = len(advice.tied)
+        lines.append(
+            f"{plural(count, 'setting')} within the budget cannot be told from the first by these records; of these "
+            f"{lightest.candidate.name} has the smallest file ({cost('result_bytes', _weight(lightest))})."
+        )
+    if advice.excluded:
+        shown = [f"{name} ({reason})" for name, reason in advice.excluded]
+        count = len(shown)
+        lines.append(f"{plural(count, 'setting')} {verb(count)} beyond the budget: {listed(shown, 4)}.")
+    lines.append(records.covers)
+    return lines
+
+
+def expectation(records: Records, estimate: Estimate) -> str:
+    """Return the expected quality with its interval."""
+    if estimate.low is None or estimate.high is None:
+        return f"measured {records.metric} {number(estimate.expected)}, without an interval: nothing was repeated"
+    low, high = number(estimate.low), number(estimate.high)
+    return f"expected {records.metric} {number(estimate.expected)}, 95 % interval {low} to {high}"
+
+
+def spending(estimate: Estimate) -> str:
+    """Return the costs in words."""
+    known = [
+        f"{COSTS[name]} {cost(name, value)}"
+        for name in BUDGETED.values()
+        if (value := estimate.candidate.costs.get(name)) is not None
+    ]
+    return listed(known) if known else "costs unknown"
+
+
+def _why(advice: Advice, second: Estimate) -> str:
+    best = advice.best
+    gap = abs(best.expected - second.expected)
+    if alike(best, second):
+        reason = f"The difference of {number(gap)} is within chance"
+        cheaper = [
+            COSTS[name]
+            for name in BUDGETED.values()
+            if (one := best.candidate.costs.get(name)) is not None
+            and (other := second.candidate.costs.get(name)) is not None
+            and other < 0.95 * one
+        ]
+        return f"{reason}: the runner-up is as good a choice" + (f", with less {listed(cheaper)}." if cheaper else ".")
+    return f"The first is ahead by {number(gap)}, more than chance from run to run explains."
+
+
+def parse_size(text: str) -> float:
+    """Return bytes of a size such as `600MiB`, `1.5GB` or `200kB`; a bare number is bytes.
+
+    Raises:
+        ConfigError: it is no size above 0.
+    """
+    units = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    body = text.strip()
+    digits = body.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = body[len(digits) :].strip().upper()
+    try:
+        value = float(digits) * units[unit]
+    except (ValueError, KeyError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{text!r} is no size; write for instance 600MiB, 8GB or 200kB")
+    return value

@@ -1,0 +1,141 @@
+"""Records to advise by: those that ship with inlay, or those of a study directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inlay.errors import ConfigError
+from inlay.study.advice import Candidate, Records
+from inlay.study.report.facts import higher_is_better, metrics_of, read_facts
+from inlay.study.report.settings_table import COSTS
+from inlay.study.report.words import plural, show
+from inlay.study.statistics.sample import has
+from inlay.study.table import Row, load_table
+
+SHIPPED = Path(__file__).with_name("advice.json")
+"""Made by recipes/methods/advice.py."""
+
+
+def shipped(task: str) -> Records:
+    """Return the records that ship with inlay.
+
+    Raises:
+        ConfigError: there is no such task among them.
+    """
+    data = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    if task not in data["tasks"]:
+        raise ConfigError(f"--task {task}: allowed: {', '.join(data['tasks'])}")
+    found = data["tasks"][task]
+    candidates = []
+    for one in found["settings"]:
+        train = {"steps": data["steps"], "batch_size": data["batch_size"], "learning_rate": one["learning_rate"]}
+        settings = {"base": data["base"], "data": found["data"], "method": one["method"], "train": train}
+        candidates.append(Candidate(one["name"], one["quality"], 1, one["half_width"], one["costs"], settings))
+    return Records(data["covers"], task, data["metric"], True, found["scatter"], tuple(candidates))
+
+
+def of_study(directory: Path, task: str | None, metric: str | None) -> Records:
+    """Return the records of a study directory.
+
+    Args:
+        directory: with results.
+        task: one of its tasks; may be left out where there is one.
+        metric: what to judge by; by default what the study is judged by.
+
+    Raises:
+        ConfigError: it has no results, or no such task or metric.
+    """
+    from inlay.study.cells import expand
+    from inlay.study.directory import choices
+    from inlay.study.settings import read_study
+
+    rows, facts = load_table(directory), read_facts(directory)
+    names = metrics_of(rows, facts, metric)
+    if not names:
+        raise ConfigError(f"{directory}: no cell has a result yet")
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    if task is None and len(tasks) > 1:
+        raise ConfigError(f"--task must be given; {directory} has {', '.join(map(str, tasks))}")
+    wanted = tasks[0] if task is None else task
+    if wanted not in tasks:
+        allowed = ", ".join(map(str, tasks)) if tasks != [None] else "none: the study has one task without a name"
+        raise ConfigError(f"--task {task}: allowed: {allowed}")
+    configs = {cell.id: cell.config for cell in expand(read_study(directory), choices(directory)).main}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row.task == wanted and has(row, names[0]):
+            groups.setdefault(tuple(row.factors.values()), []).append(row)
+    if not groups:
+        raise ConfigError(f"{directory}: no cell of task {wanted} has a value of {names[0]}")
+    candidates = []
+    for levels, group in groups.items():
+        values = [row.metrics[names[0]] for row in group]
+        spent = {name: _mean([row.costs.get(name) for row in group]) for name in COSTS}
+        settings = configs[group[0].cell].model_dump(mode="json", exclude={"output", "seed"})
+        name = " / ".join(show(level) for level in levels) or "the only setting"
+        candidates.append(Candidate(name, float(np.mean(values)), len(values), None, spent, settings))  # type: ignore[arg-type]
+    covers = (
+        f"From {plural(sum(one.runs for one in candidates), 'run')} of {facts.title or directory}"
+        + (f", task {wanted}" if wanted is not None else "")
+        + ". Intervals are of a setting's mean on this task and noise; costs are those of the machine that ran."
+    )
+    higher = higher_is_better(names[0], facts) is not False
+    return Records(covers, str(wanted), names[0], higher, _scatter(groups, names[0]), tuple(candidates))
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _scatter(groups: dict[tuple[Any, ...], list[Row]], metric: str) -> float | None:
+    """Return the standard deviation within settings, pooled over them; None where none was repeated."""
+    values = [np.array([row.metrics[metric] for row in group], dtype=np.float64) for group in groups.values()]
+    freedom = sum(len(one) - 1 for one in values)
+    if freedom < 1:
+        return None
+    return float(np.sqrt(sum(((one - one.mean()) ** 2).sum() for one in values) / freedom))
+
+
+def for_base(records: Records, base: str) -> Records:
+    """Return the records for another base: its memory and files by `inlay plan`, no times, each method once.
+
+    Which method is best is carried over from the base that was measured, which may be wrong. The learning rates are
+    not: they are left to each method's own default.
+    """
+    from inlay.errors import InlayError
+    from inlay.run.config import RunConfig
+    from inlay.run.load import validate
+    from inlay.run.plan import make_plan
+
+    best: dict[str, Candidate] = {}
+    for one in records.candidates:
+        key = json.dumps(one.settings["method"], sort_keys=True)
+        if key not in best or (one.quality > best[key].quality) == records.higher:
+            best[key] = one
+    found = []
+    for one in best.values():
+        train = {name: value for name, value in one.settings["train"].items() if name != "learning_rate"}
+        settings = {**one.settings, "base": base, "train": train}
+        try:
+            plan = make_plan(validate(RunConfig, settings))
+        except InlayError:
+            continue  # a method that this base has no place for
+        costs = {
+            "peak_bytes": float(plan.memory.peak_bytes),
+            "result_bytes": float(plan.disk.result_bytes),
+            "trainable_parameters": float(plan.trainable_parameters),
+        }
+        found.append(replace(one, costs=costs, settings=settings))
+    if not found:
+        raise ConfigError(f"--base {base}: none of the methods can be planned on it; `inlay plan` says why")
+    covers = (
+        f"{records.covers} Memory and files are planned for {base}; that methods rank alike there is an assumption, "
+        "and the expected quality is that on the base that was measured."
+    )
+    return replace(records, covers=covers, candidates=tuple(found))

@@ -1,0 +1,71 @@
+import json
+
+import pytest
+import yaml
+
+from inlay.cli.main import main
+
+
+def test_advice_is_written_as_a_run_file_that_can_be_planned(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    assert main(["advise", "--memory", "700MiB", "--file-size", "200kB", "--write", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Take ")
+    assert "95 % interval" in said
+    assert "beyond the budget" in said
+    written = file.read_text()
+    assert written.startswith("# Advised by `inlay advise`.")
+    assert yaml.safe_load(written)["train"]["steps"] == 200
+    assert main(["plan", str(file), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["disk"]["result_bytes"] < 200_000
+    assert main(["advise", "--write", str(file)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_json_and_the_user_s_own_pictures(capsys):
+    options = ["--task", "style", "--data", "photos", "--prompt", "in the style of sks", "--json"]
+    assert main(["advise", *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == "style"
+    low, high = found["best"]["interval"]
+    assert low < found["best"]["expected"] < high
+    assert found["run"]["data"]["source"] == "photos"
+
+
+def test_a_word_to_learn_is_put_into_the_caption(capsys):
+    assert main(["advise", "--file-size", "3kB", "--data", "photos", "--prompt", "a photo of sks dog", "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)["run"]
+    assert run["method"]["name"] == "textual_inversion"
+    assert run["data"]["prompt"] == "a photo of <new> dog"
+
+
+def test_another_base_is_planned_for(tiny_base, capsys, monkeypatch):
+    from inlay.study import advice_records
+
+    few = advice_records.shipped("subject")
+    kept = tuple(one for one in few.candidates if one.name in ("lora", "lora-1e-3", "full"))
+    monkeypatch.setattr(advice_records, "shipped", lambda task: type(few)(**{**vars(few), "candidates": kept}))
+    assert main(["advise", "--base", str(tiny_base), "--file-size", "300kB", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["best"]["name"] in ("lora", "lora-1e-3")  # one of them: their run files are the same here
+    assert found["runner_up"] is None
+    assert found["best"]["costs"]["result_bytes"] < 300_000
+    assert "learning_rate" not in found["run"]["train"]
+    assert "an assumption" in " ".join(found["says"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "portrait"], "allowed: subject, style"),
+        (["--memory", "lots"], "is no size"),
+        (["--file-size", "10"], "no setting is within this budget"),
+        (["--metric", "kid"], "--metric chooses among the metrics of a --study"),
+        (["--study", "nowhere"], "not a study directory"),
+        (["--base", "sd-v1.4", "--seconds", "60"], "leave it out"),
+    ],
+)
+def test_mistakes(options, message, capsys):
+    assert main(["advise", *options]) == 2
+    assert message in capsys.readouterr().err

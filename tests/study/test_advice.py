@@ -1,0 +1,134 @@
+"""Advice from records with a known truth, and the records that ship."""
+
+import json
+
+import numpy as np
+import pytest
+
+from inlay.errors import ConfigError
+from inlay.run.config import RunConfig
+from inlay.run.load import validate
+from inlay.study.advice import Candidate, Records, choose, estimates, explain, parse_size
+from inlay.study.advice_records import SHIPPED, of_study, shipped
+from inlay.study.cells import expand
+from inlay.study.directory import write_design
+from tests.study.studies import make
+
+
+def candidate(name: str, quality: float, runs: int = 1, size: float | None = 1e5, **costs: float) -> Candidate:
+    return Candidate(name, quality, runs, None, {"result_bytes": size, **costs}, {"method": {"name": name}})
+
+
+def records(*candidates: Candidate, scatter: float | None = 0.01, higher: bool = True) -> Records:
+    return Records("From a test.", "subject", "likeness", higher, scatter, candidates)
+
+
+def test_the_best_within_the_budget_is_chosen_and_the_others_explained():
+    found = choose(
+        records(
+            candidate("full", 0.9, size=6e7, peak_bytes=8e8),
+            candidate("lora", 0.7, size=6e5, peak_bytes=6e8),
+            candidate("ia3", 0.695, size=4e4, peak_bytes=6e8),
+            candidate("bitfit", 0.3, size=6e4, peak_bytes=6e8),
+        ),
+        {"memory": 7e8},
+    )
+    assert (found.best.candidate.name, found.runner_up.candidate.name) == ("lora", "ia3")
+    assert [one.candidate.name for one in found.tied] == ["ia3"]
+    assert found.excluded == (("full", "peak memory 763 MiB"),)
+    said = "\n".join(explain(found))
+    assert "Take lora: expected likeness" in said
+    assert "within chance: the runner-up is as good a choice, with less file" in said
+    assert "1 setting is beyond the budget: full (peak memory 763 MiB)." in said
+    assert "From a test." in said
+
+
+def test_lower_can_be_better_and_clear_differences_are_called_so():
+    found = choose(records(candidate("a", 3.0), candidate("b", 1.0), candidate("c", 2.0), higher=False), {})
+    assert found.best.candidate.name == "b"
+    assert found.tied == ()
+    assert "more than chance from run to run explains" in "\n".join(explain(found))
+
+
+def test_an_impossible_budget_says_what_comes_nearest():
+    with pytest.raises(ConfigError, match="ia3 has the least file, 39"):
+        choose(records(candidate("lora", 0.7, size=6e5), candidate("ia3", 0.6, size=4e4)), {"file_size": 1000.0})
+    with pytest.raises(ConfigError, match="training time is not known of any"):
+        choose(records(candidate("lora", 0.7)), {"seconds": 10.0})
+
+
+def test_without_repetition_nothing_has_an_interval_and_all_are_tied():
+    found = choose(records(candidate("a", 3.0), candidate("b", 1.0), scatter=None), {})
+    assert found.best.low is None
+    assert len(found.tied) == 1
+    assert "nothing was repeated" in explain(found)[0]
+
+
+def test_the_luck_of_the_best_of_many_is_taken_off_and_intervals_cover():
+    generator = np.random.default_rng(0)
+    covered, raw, shrunk = [], [], []
+    for _ in range(400):
+        truth = generator.normal(0.5, 0.01, 20)
+        seen = truth + 0.02 * generator.standard_normal(20)
+        found = estimates(records(*(candidate(str(i), value) for i, value in enumerate(seen)), scatter=0.02))
+        best, true = found[0], truth[int(found[0].candidate.name)]
+        covered.append(best.low <= true <= best.high)
+        raw.append(best.candidate.quality - true)
+        shrunk.append(best.expected - true)
+    assert np.mean(raw) > 0.02  # what was measured flatters the winner
+    assert abs(np.mean(shrunk)) < 0.006
+    assert np.mean(covered) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("600MiB", 600 * 2**20), ("1.5GB", 1.5e9), ("200 kB", 2e5), ("77", 77.0), ("8GiB", 2**33)]
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "big", "-3MB", "3 parsecs", "0"])
+def test_bad_sizes(text):
+    with pytest.raises(ConfigError, match="is no size"):
+        parse_size(text)
+
+
+def test_every_setting_that_ships_is_a_valid_run_file():
+    for task in ("subject", "style"):
+        found = shipped(task)
+        assert found.scatter > 0
+        assert len(found.candidates) >= 20
+        for one in found.candidates:
+            config = validate(RunConfig, dict(one.settings))
+            assert config.train.steps == 200
+    with pytest.raises(ConfigError, match="--task portrait: allowed: subject, style"):
+        shipped("portrait")
+    assert SHIPPED.stat().st_size < 60_000
+
+
+def test_a_study_of_ones_own_is_advised_by(tmp_path, tiny_base, photos):
+    tasks = {"dog": {"data.prompt": "a photo of sks dog"}, "cat": {"data.prompt": "a photo of sks cat"}}
+    study = make(tiny_base, photos, seeds=3, metrics=["clip_i"], tasks=tasks)
+    expansion = expand(study)
+    write_design(tmp_path, study, expansion)
+    for number, cell in enumerate(expansion.main):
+        place = tmp_path / "cells" / cell.id
+        place.mkdir(parents=True)
+        value = {"CA": 0.8, "SA": 0.6}[cell.factors["pair"]] + 0.01 * (cell.seed or 0) * (-1) ** number
+        costs = {"peak_bytes": 1e8, "result_bytes": 1000, "training_seconds": 2.0 * cell.factors["method.scale"]}
+        record = {"status": "done", "metrics": {"clip_i": value}, "missing": {}, "costs": costs}
+        (place / "record.json").write_text(json.dumps(record))
+    found = of_study(tmp_path, "dog", None)
+    assert {one.runs for one in found.candidates} == {3}
+    assert found.scatter > 0
+    best = choose(found, {"seconds": 3.0}).best
+    assert best.candidate.name == "CA / 1"
+    assert best.low < 0.8 < best.high
+    config = validate(RunConfig, dict(best.candidate.settings))
+    assert (config.method.input, config.data.prompt, config.train.steps) == ("CA_out", "a photo of sks dog", 3)
+    with pytest.raises(ConfigError, match="--task must be given"):
+        of_study(tmp_path, None, None)
+    with pytest.raises(ConfigError, match="--task horse: allowed: dog, cat"):
+        of_study(tmp_path, "horse", None)
+    with pytest.raises(ConfigError, match="--metric kid: no cell has it"):
+        of_study(tmp_path, "dog", "kid")
