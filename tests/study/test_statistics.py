@@ -125,6 +125,10 @@ def test_noncentrality_bounds_are_where_the_observed_f_is_just_not_surprising():
     assert stats.ncf.cdf(5.0, 4, 45, found.low) == pytest.approx(0.975, abs=1e-6)
     assert stats.ncf.cdf(5.0, 4, 45, found.high) == pytest.approx(0.025, abs=1e-6)
     assert noncentrality(0.1, 4, 45).low == 0
+    below, above = noncentrality(0.99e6 / 4, 4, 45), noncentrality(1.01e6 / 4, 4, 45)  # where the formula changes
+    assert above.low / below.low == pytest.approx(1.01 / 0.99, rel=2e-3)
+    assert above.high / below.high == pytest.approx(1.01 / 0.99, rel=2e-3)
+    assert noncentrality(1e15, 4, 45).high < 1e17
 
 
 def test_tukey_of_one_factor_agrees_with_scipy_at_unequal_counts(generator):

@@ -62,7 +62,8 @@ def _settings(analysis: Analysis, settings: Sequence[Setting]) -> Table:
             *zip(titles, kinds, strict=True),
         ],
         rows,
-        "± is Student's interval of the mean over this setting's own runs alone; costs are means.",
+        "Means give every task and seed equal weight where the model of the settings tells how, so that a failed cell "
+        "favours nobody; ± is their 95 % interval. Costs are plain means.",
     )
 
 

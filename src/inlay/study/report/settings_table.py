@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from inlay.study.report.analysis import Analysis, setting_name
+from inlay.study.statistics.comparisons import Mean
 from inlay.study.statistics.sample import has
 from inlay.study.table import Level, Row
 
@@ -27,8 +28,10 @@ class Setting:
     values: tuple[float, ...]
     """One a cell that has the metric."""
     mean: float | None
+    """With equal weight for every task and seed where the model of the settings gives it, so that one which failed
+    on the hard task gains nothing; else over the cells there are."""
     half_width: float | None
-    """Of the 95 % interval of the mean over these cells (Student); None with fewer than two."""
+    """Of the mean's 95 % interval; None where nothing tells."""
     costs: dict[str, float | None]
     """Means over the cells that have them."""
     ids: tuple[str, ...]
@@ -44,15 +47,27 @@ def settings_of(rows: Sequence[Row], analysis: Analysis) -> list[Setting]:
     groups: dict[tuple[Level, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.factors.get(name) for name in analysis.factors), []).append(row)
-    found = [_setting(levels, group, analysis.metric) for levels, group in groups.items()]
+    modelled = _modelled(analysis)
+    found = [_setting(levels, group, analysis.metric, modelled) for levels, group in groups.items()]
     sign = 1 if analysis.higher is False else -1
     return sorted(found, key=lambda one: (one.mean is None, sign * (one.mean or 0.0), one.name))
 
 
-def _setting(levels: tuple[Level, ...], rows: Sequence[Row], metric: str) -> Setting:
+def _modelled(analysis: Analysis) -> dict[str, Mean]:
+    """Return the means of the settings by name, as the joint model gives them."""
+    factor = analysis.overall
+    if factor is None and len(analysis.factors) == 1 and analysis.compared:
+        factor = analysis.compared[0]
+    return {} if factor is None or factor.alone else {setting_name([mean.level]): mean for mean in factor.means}
+
+
+def _setting(levels: tuple[Level, ...], rows: Sequence[Row], metric: str, modelled: Mapping[str, Mean]) -> Setting:
     values = np.array([row.metrics[metric] for row in rows if has(row, metric)], dtype=np.float64)
-    half = None
-    if len(values) > 1:
+    mean, half = float(values.mean()) if len(values) else None, None
+    known = modelled.get(setting_name(levels))
+    if known is not None and known.value is not None and known.bounds is not None:
+        mean, half = known.value, (known.bounds.high - known.bounds.low) / 2
+    elif len(values) > 1:
         half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Setting(
         levels,
@@ -60,7 +75,7 @@ def _setting(levels: tuple[Level, ...], rows: Sequence[Row], metric: str) -> Set
         sum(row.status == "done" for row in rows),
         sum(row.status == "failed" for row in rows),
         tuple(values.tolist()),
-        float(values.mean()) if len(values) else None,
+        mean,
         half,
         {cost: _mean([row.costs.get(cost) for row in rows if row.status == "done"]) for cost in COSTS},
         tuple(row.cell for row in rows),

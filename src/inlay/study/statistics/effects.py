@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from scipy import stats
 from scipy.optimize import brentq
 
+LARGE = 1e6
+"""F times its degrees of freedom beyond which only the denominator counts."""
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -29,6 +32,9 @@ def noncentrality(f: float, term_freedom: float, error_freedom: float, level: fl
         # The distribution function falls as the noncentrality grows.
         if stats.f.cdf(f, term_freedom, error_freedom) <= probability:
             return 0.0
+        if f * term_freedom > LARGE:
+            # There the numerator hardly scatters, and scipy's distribution is not a number any more.
+            return float(f * term_freedom / error_freedom * stats.chi2.isf(probability, error_freedom))
         top = max(1.0, 2 * f * term_freedom)
         while stats.ncf.cdf(f, term_freedom, error_freedom, top) > probability:
             top *= 2
