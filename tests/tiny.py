@@ -115,6 +115,96 @@ def make_tiny_components(second: bool = False, seed: int = 0) -> dict[str, Any]:
     return {name: module.requires_grad_(False).eval() for name, module in parts.items()}
 
 
+def make_tiny_xl_components() -> dict[str, Any]:
+    """Return the frozen parts of a pipeline with everything that sets Stable Diffusion XL apart."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    def text(width: int) -> CLIPTextConfig:
+        return CLIPTextConfig(
+            vocab_size=len(_vocabulary()),
+            hidden_size=width,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            projection_dim=24,
+            bos_token_id=len(_vocabulary()) - 2,
+            eos_token_id=len(_vocabulary()) - 1,
+            pad_token_id=len(_vocabulary()) - 1,
+        )
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts: dict[str, nn.Module] = {
+            "unet": UNet2DConditionModel(
+                sample_size=RESOLUTION // 4,
+                block_out_channels=(16, 32, 32),
+                layers_per_block=2,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=(1, 2, 3),
+                attention_head_dim=(2, 4, 4),
+                use_linear_projection=True,
+                cross_attention_dim=48,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 24,
+                norm_num_groups=8,
+            ),
+            "vae": make_tiny_components()["vae"],
+            "text_encoder": CLIPTextModel(text(16)),
+            "text_encoder_2": CLIPTextModelWithProjection(text(32)),
+        }
+    return {name: module.requires_grad_(False).eval() for name, module in parts.items()}
+
+
+def make_tiny_xl_pipeline(directory: Path) -> Path:
+    """Write :func:`make_tiny_xl_components` as a pipeline in diffusers' layout and return ``directory``."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+    pipeline = StableDiffusionXLPipeline(
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(pad_token="!"),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+        **make_tiny_xl_components(),
+    )
+    pipeline.save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+def make_tiny_xl_checkpoint(directory: Path) -> Path:
+    """Write the weights of :func:`make_tiny_xl_pipeline` as one file, named as the original code names them.
+
+    Returns:
+        ``directory / "model.safetensors"``.
+    """
+    parts = make_tiny_xl_components()
+    second = _text_to_open_clip(parts["text_encoder_2"], "conditioner.embedders.1.model.")
+    second["conditioner.embedders.1.model.text_projection"] = parts["text_encoder_2"].text_projection.weight.T
+    first = {
+        key.replace("cond_stage_model", "conditioner.embedders.0"): value
+        for key, value in _text_to_ldm(parts["text_encoder"]).items()
+    }
+    state = {
+        **{f"model.diffusion_model.{key}": value for key, value in _unet_to_ldm(parts["unet"]).items()},
+        **{f"first_stage_model.{key}": value for key, value in _vae_to_ldm(parts["vae"]).items()},
+        **first,
+        **second,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "model.safetensors"
+    save_file({key: value.contiguous().clone() for key, value in state.items()}, path)
+    return path
+
+
 def _pairs() -> list[tuple[str, str]]:
     """Return the merges that spell every word of WORDS from its letters, left to right."""
     merges: list[tuple[str, str]] = []
@@ -136,10 +226,10 @@ def _vocabulary() -> dict[str, int]:
     return {token: index for index, token in enumerate(tokens)}
 
 
-def _tokenizer() -> Any:
+def _tokenizer(**special: str) -> Any:
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer(vocab=_vocabulary(), merges=_pairs(), model_max_length=77)
+    return CLIPTokenizer(vocab=_vocabulary(), merges=_pairs(), model_max_length=77, **special)
 
 
 def make_tiny_checkpoint(directory: Path, second: bool = False, seed: int = 0) -> Path:
@@ -164,6 +254,8 @@ _UNET_TOP = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
     "mid_block.resnets.0": "middle_block.0",
@@ -238,7 +330,7 @@ def _text_to_ldm(text_encoder: nn.Module) -> dict[str, Tensor]:
     return {**renamed, f"{prefix}embeddings.position_ids": torch.arange(77)[None]}
 
 
-def _text_to_open_clip(text_encoder: Any) -> dict[str, Tensor]:
+def _text_to_open_clip(text_encoder: Any, prefix: str = "cond_stage_model.model.") -> dict[str, Tensor]:
     """Stable Diffusion 2.x holds OpenCLIP: queries, keys and values in one matrix, and layers that it does not use."""
     state = {key.removeprefix("text_model."): value for key, value in text_encoder.state_dict().items()}
     width = text_encoder.config.hidden_size
@@ -257,6 +349,7 @@ def _text_to_open_clip(text_encoder: Any) -> dict[str, Tensor]:
             renamed[f"{theirs}attn.in_proj_{kind}"] = torch.cat(joined)
             for name, other in _TEXT_LAYER.items():
                 renamed[f"{theirs}{other}.{kind}"] = state[f"{ours}{name}.{kind}"]
-    # The real files have a 24th layer whose output Stable Diffusion 2.x leaves aside.
-    renamed["transformer.resblocks.23.ln_1.weight"] = torch.ones(width)
-    return {f"cond_stage_model.model.{key}": value for key, value in renamed.items()}
+    if prefix.startswith("cond_stage_model"):
+        # The real files have a 24th layer whose output Stable Diffusion 2.x leaves aside.
+        renamed["transformer.resblocks.23.ln_1.weight"] = torch.ones(width)
+    return {f"{prefix}{key}": value for key, value in renamed.items()}

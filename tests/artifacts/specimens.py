@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inlay.artifacts.blueprint import Blueprint, layer_shapes
 from inlay.artifacts.layers import Difference, Hadamard, Kronecker, LowRank, Update
-from tests.tiny import make_tiny_components
+from tests.tiny import make_tiny_components, make_tiny_xl_components
 
 LAYERS = (
     "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
@@ -42,36 +42,7 @@ def tiny_blueprint(components: Mapping[str, nn.Module] | None = None, **facts: A
 
 def make_tiny_xl() -> dict[str, Any]:
     """Return a denoiser and two text encoders with everything that sets Stable Diffusion XL apart."""
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    def text(width: int) -> CLIPTextConfig:
-        return CLIPTextConfig(
-            vocab_size=64, hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
-        )
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts: dict[str, nn.Module] = {
-            "unet": UNet2DConditionModel(
-                sample_size=8,
-                block_out_channels=(16, 32, 32),
-                layers_per_block=2,
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                transformer_layers_per_block=(1, 2, 3),
-                attention_head_dim=(2, 4, 4),
-                use_linear_projection=True,
-                cross_attention_dim=48,
-                addition_embed_type="text_time",
-                addition_time_embed_dim=8,
-                projection_class_embeddings_input_dim=6 * 8 + 32,
-                norm_num_groups=8,
-            ),
-            "text_encoder": CLIPTextModel(text(16)),
-            "text_encoder_2": CLIPTextModelWithProjection(text(32)),
-        }
-    return {name: module.requires_grad_(False).eval() for name, module in parts.items()}
+    return {part: module for part, module in make_tiny_xl_components().items() if part != "vae"}
 
 
 def xl_inputs() -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from inlay.artifacts.kohya_names import kohya_names, layers_by_name
-from inlay.run.blueprints import FAMILIES, family
+from inlay.base.locate import BUILT_IN
+from inlay.run.blueprints import family
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_names_of_the_full_architectures_lead_back_to_one_layer(name):
     blueprint = family(name)
     names = kohya_names(blueprint)

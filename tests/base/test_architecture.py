@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inlay.base.architecture import TEXT_WIDTH_KEY, Architecture, architecture_folder, read_architecture
+from inlay.base.architecture import TEXT_WIDTH_KEYS, Architecture, architecture_folder, read_architecture
 from inlay.base.locate import BUILT_IN, locate
 from inlay.base.settings import BaseSettings
 from inlay.errors import ConfigError
@@ -106,7 +106,7 @@ def folder_of(path: Path, **settings: Any) -> Path:
 
 
 def with_text_width(path: Path, width: int) -> Path:
-    save_file({TEXT_WIDTH_KEY: torch.zeros(2, width)}, path)
+    save_file({TEXT_WIDTH_KEYS[0]: torch.zeros(2, width)}, path)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,20 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-TEXT_WIDTH_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-"""A tensor of every Stable Diffusion 1.x and 2.x checkpoint; its second axis is the width of the text states."""
+TEXT_WIDTH_KEYS = tuple(
+    f"model.diffusion_model.input_blocks.{block}.1.transformer_blocks.0.attn2.to_k.weight" for block in (1, 4)
+)
+"""The first of these tensors that a Stable Diffusion checkpoint has (4: XL) has the width of the text states as its
+second axis."""
 
 
-@dataclass(frozen=True)
-class Architecture(BaseArchitecture):
-    """The configurations of a Stable Diffusion 1.x or 2.x pipeline, as its files hold them."""
+class TextArchitecture(BaseArchitecture):
+    """What all families of Stable Diffusion have in common: a pipeline's configurations, as its files hold them."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
     text_encoder: dict[str, Any]
+    """The only text encoder, or the first."""
     scheduler: dict[str, Any]
 
     @property
@@ -57,48 +61,75 @@ class Architecture(BaseArchitecture):
         return False
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a prompt that are read, those of begin and end counted."""
+        return int(self.text_encoder["max_position_embeddings"])
+
+    @property
+    def solver_of_pipeline(self) -> bool:
+        return True
+
+    def alphas_cumprod(self) -> Tensor:
+        return make_scheduler(self.scheduler).alphas_cumprod
+
+    @abstractmethod
+    def build(self, part: str) -> nn.Module:
+        """Return one part by its name, with weights as its class initialises them.
+
+        Inside ``torch.device("meta")`` it takes no memory.
+        """
+
+    def meta(self) -> dict[str, nn.Module]:
+        import torch
+
+        with torch.device("meta"):
+            return {part: self.build(part).requires_grad_(False) for part in ("unet", "vae", *self.readers)}
+
+
+@dataclass(frozen=True)
+class Architecture(TextArchitecture):
+    """A Stable Diffusion 1.x or 2.x pipeline."""
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text_encoder: dict[str, Any]
+    scheduler: dict[str, Any]
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        return ("text_encoder",)
+
+    @property
     def prompt_ids(self) -> int:
-        return self.text_shape[0]
+        return self.tokens
 
     @property
     def guidance(self) -> float:
         return 7.0
 
     @property
-    def solver_of_pipeline(self) -> bool:
-        return True
-
-    @property
     def text_shape(self) -> tuple[int, int]:
-        return int(self.text_encoder["max_position_embeddings"]), int(self.text_encoder["hidden_size"])
+        return self.tokens, int(self.text_encoder["hidden_size"])
 
     def build(self, part: str) -> nn.Module:
-        """Return one part (`unet`, `vae`, `text_encoder`) with weights as its class initialises them.
-
-        Inside ``torch.device("meta")`` it takes no memory.
-        """
         if part == "text_encoder":
             from transformers import CLIPTextConfig, CLIPTextModel
 
             return CLIPTextModel(CLIPTextConfig(**self.text_encoder))
-        from diffusers import AutoencoderKL, UNet2DConditionModel
-
-        model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
-        return model.from_config(getattr(self, part))
-
-    def meta(self) -> dict[str, nn.Module]:
-        import torch
-
-        with torch.device("meta"):
-            return {part: self.build(part).requires_grad_(False) for part in ("unet", "vae", "text_encoder")}
+        return build_latent_part(part, getattr(self, part))
 
     def skeleton(self, name: str) -> Base:
         from inlay.base.stable_diffusion import StableDiffusion
 
         return StableDiffusion(self, self.meta(), None, name)
 
-    def alphas_cumprod(self) -> Tensor:
-        return make_scheduler(self.scheduler).alphas_cumprod
+
+def build_latent_part(part: str, config: dict[str, Any]) -> nn.Module:
+    """Return a denoiser (`unet`) or an autoencoder (`vae`) of a configuration."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
+    return model.from_config(config)
 
 
 def make_scheduler(config: dict[str, Any]) -> Any:
@@ -129,14 +160,21 @@ def read_architecture(
         fitted = {"in_channels": channels, "out_channels": channels, "cross_attention_dim": width}
         configs["unet"] = {"_class_name": "UNet2DConditionModel", **scratch, **fitted}
     found = configs["unet"].get("_class_name", "UNet2DConditionModel")
-    if found != "UNet2DConditionModel" or configs["unet"].get("addition_embed_type"):
+    added = configs["unet"].get("addition_embed_type")
+    if found != "UNet2DConditionModel" or added:
+        kind = f"{found} with added embeddings ({added})" if added else found
         raise ConfigError(
-            f"base.model={settings.model}: the denoiser is a {found}"
-            f"{' with added embeddings (SDXL)' if configs['unet'].get('addition_embed_type') else ''}; "
-            "allowed: the UNet2DConditionModel of Stable Diffusion 1.x and 2.x"
+            f"base.model={settings.model}: the denoiser is a {kind}; allowed: the UNet2DConditionModel of Stable "
+            "Diffusion 1.x, 2.x and XL"
         )
-    _check_inputs(settings, configs)
-    scheduler = configs["scheduler"]
+    check_inputs(settings, configs)
+    configs["scheduler"] = state_schedule(settings, configs["scheduler"])
+    return Architecture(**configs)
+
+
+def state_schedule(settings: BaseSettings, scheduler: dict[str, Any]) -> dict[str, Any]:
+    """Return a scheduler's configuration with what the base section states about it."""
+    scheduler = dict(scheduler)
     if settings.prediction != "auto":
         scheduler["prediction_type"] = settings.prediction
     if settings.zero_terminal_snr != "auto":
@@ -144,10 +182,10 @@ def read_architecture(
     if scheduler.get("rescale_betas_zero_snr"):
         # The last timestep holds no signal: sampling must start exactly there (arXiv 2305.08891, section 3.3).
         scheduler["timestep_spacing"] = "trailing"
-    return Architecture(**configs)
+    return scheduler
 
 
-def _check_inputs(settings: BaseSettings, configs: dict[str, dict[str, Any]]) -> None:
+def check_inputs(settings: BaseSettings, configs: dict[str, dict[str, Any]]) -> None:
     """Refuse relatives of Stable Diffusion that would train, but wrongly."""
     channels, latents = configs["unet"].get("in_channels", 4), configs["vae"].get("latent_channels", 4)
     if channels != latents:
@@ -158,7 +196,7 @@ def _check_inputs(settings: BaseSettings, configs: dict[str, dict[str, Any]]) ->
     if "beta_start" not in configs["scheduler"] and not configs["scheduler"].get("trained_betas"):
         raise ConfigError(
             f"base.model={settings.model}: its scheduler {configs['scheduler'].get('_class_name', '')} states no "
-            "schedule of betas; allowed: the discrete-time diffusion schedules of Stable Diffusion 1.x and 2.x"
+            "schedule of betas; allowed: the discrete-time diffusion schedules of Stable Diffusion"
         )
     prediction = configs["scheduler"].get("prediction_type", "epsilon")
     if settings.prediction == "auto" and prediction not in PREDICTIONS:
@@ -184,7 +222,7 @@ def architecture_folder(settings: BaseSettings, location: Location) -> Path:
         return folder
     width = _text_width(location.path)
     if width is None:
-        raise ConfigError(f"base.model={settings.model}: not a Stable Diffusion 1.x or 2.x checkpoint")
+        raise ConfigError(f"base.model={settings.model}: not a checkpoint of Stable Diffusion 1.x, 2.x or XL")
     for folder in BUILT_IN.values():
         architecture = Architecture(**{part: read_json(folder / relative) for part, relative in CONFIGS.items()})
         if architecture.unet["cross_attention_dim"] != width:
@@ -206,8 +244,7 @@ def _text_width(checkpoint: Path) -> int | None:
 
     try:
         with safe_open(checkpoint, framework="pt") as file:
-            if TEXT_WIDTH_KEY not in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                return None
-            return file.get_slice(TEXT_WIDTH_KEY).get_shape()[1]
+            found = [key for key in TEXT_WIDTH_KEYS if key in file.keys()]  # noqa: SIM118 - no mapping
+            return file.get_slice(found[0]).get_shape()[1] if found else None
     except SafetensorError as error:
         raise ConfigError(f"{checkpoint}: not a readable safetensors file: {error}") from None

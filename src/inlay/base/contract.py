@@ -65,7 +65,12 @@ class BaseArchitecture(ABC):
     @property
     @abstractmethod
     def text_shape(self) -> tuple[int, int] | None:
-        """(tokens, width) of a prompt's text states; None for a model without text."""
+        """(rows, width) of a prompt's text states, of which most rows are tokens; None for a model without text."""
+
+    @property
+    @abstractmethod
+    def readers(self) -> tuple[str, ...]:
+        """The parts that read prompts, by their names among the components; none for a model without text."""
 
     @property
     @abstractmethod
@@ -100,7 +105,7 @@ class Base(ABC):
 
     components: dict[str, nn.Module]
     """The parts that methods may address. The denoiser is `unet`, whatever its kind; `vae` and `text_encoder` are there
-    where the base has them."""
+    where the base has them, and `text_encoder_2` where there are two."""
     prompts: Prompts | None
     """Reads texts, also the words that methods add to them; None for a model without text."""
     name: str

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inlay.base.architecture import Architecture, architecture_folder, read_architecture
+from inlay.base.architecture_xl import ArchitectureXL, is_xl, read_architecture_xl
 from inlay.base.contract import Base, BaseArchitecture
 from inlay.base.locate import CONFIGS, PLAIN, Location, locate, read_json, weight_files
 from inlay.base.plain import PlainArchitecture, plain_architecture, read_plain
@@ -34,7 +35,8 @@ def read_base(settings: BaseSettings, location: Location, scratch: Scratch | Non
             raise ConfigError(f"base.model={settings.model}: there is no base to work with; give one")
         if (location.path / PLAIN).is_file():
             return read_plain(location.path)
-        return read_architecture(settings, location)
+        folder = architecture_folder(settings, location)
+        return read_architecture_xl(settings, folder) if is_xl(folder) else read_architecture(settings, location)
     if scratch.conditioning == "text":
         return _with_text(settings, location, scratch)
     if location.kind == "nothing":
@@ -48,6 +50,11 @@ def read_base(settings: BaseSettings, location: Location, scratch: Scratch | Non
 
 
 def _with_text(settings: BaseSettings, location: Location, scratch: Scratch) -> Architecture:
+    if location.kind != "nothing" and is_xl(architecture_folder(settings, location)):
+        raise ConfigError(
+            f"base.model={settings.model}: a denoiser from scratch between the parts of Stable Diffusion XL is not "
+            "supported; give a base of Stable Diffusion 1.x or 2.x, or conditioning=class"
+        )
     if location.kind == "nothing":
         raise ConfigError("conditioning=text: needs a base, whose text encoder reads the captions; give `base`")
     denoiser = {key: value for key, value in scratch.denoiser.items() if key != "_class_name"}
@@ -73,6 +80,10 @@ def load_base(settings: BaseSettings, scratch: Scratch | None = None, seed: int 
     """
     location = locate(settings)
     architecture = read_base(settings, location, scratch)
+    if isinstance(architecture, ArchitectureXL):
+        from inlay.base.stable_diffusion_xl import load_xl
+
+        return load_xl(architecture, settings, location)
     if isinstance(architecture, Architecture):
         from inlay.base.stable_diffusion import load
 

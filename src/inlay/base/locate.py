@@ -25,6 +25,7 @@ WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model",
     "vae": "vae/diffusion_pytorch_model",
     "text_encoder": "text_encoder/model",
+    "text_encoder_2": "text_encoder_2/model",
 }
 PLAIN = "inlay.json"
 """The file by which a directory is known for a model without text."""
@@ -100,7 +101,7 @@ def _directory(path: Path, name: str) -> Location:
 def _fetch(name: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "tokenizer/*"]
+    patterns = ["*.json", "tokenizer/*", "tokenizer_2/*"]
     if weights:
         patterns += [f"{stem}*.safetensors" for stem in WEIGHTS.values()]
     try:

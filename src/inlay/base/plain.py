@@ -90,6 +90,10 @@ class PlainArchitecture(BaseArchitecture):
         return None
 
     @property
+    def readers(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def prompt_ids(self) -> int:
         return 1 if self.conditioning == "class" else 0
 

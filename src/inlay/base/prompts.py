@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.base.architecture import Architecture, architecture_folder
+from inlay.base.architecture import TextArchitecture, architecture_folder
 from inlay.base.locate import Location
 from inlay.base.settings import BaseSettings
 from inlay.errors import ConfigError
@@ -69,7 +69,7 @@ class Prompts:
         return [prompt for prompt, length in zip(prompts, lengths, strict=True) if length > self.length - 2]
 
 
-def load_tokenizer(settings: BaseSettings, location: Location, architecture: Architecture) -> Any:
+def load_tokenizer(settings: BaseSettings, location: Location, architecture: TextArchitecture) -> Any:
     """Return a base's tokenizer.
 
     Raises:
@@ -95,7 +95,17 @@ def load_tokenizer(settings: BaseSettings, location: Location, architecture: Arc
     return tokenizer
 
 
-def tokenizer_here(settings: BaseSettings, location: Location, architecture: Architecture) -> Any | None:
+def load_second_tokenizer(settings: BaseSettings, location: Location) -> Any:
+    """Return the tokenizer of Stable Diffusion XL's second text encoder: the first's words, another padding."""
+    from transformers import CLIPTokenizer
+
+    folder = architecture_folder(settings, location) / "tokenizer_2"
+    if folder.is_dir() and settings.tokenizer is None:
+        return CLIPTokenizer.from_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(settings.tokenizer or str(_folder(settings, location) or CLIP), pad_token="!")
+
+
+def tokenizer_here(settings: BaseSettings, location: Location, architecture: TextArchitecture) -> Any | None:
     """Return a base's tokenizer where it lies on this machine's disk as files of its own, else None.
 
     Raises:

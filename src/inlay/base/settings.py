@@ -18,12 +18,12 @@ class BaseSettings(Settings):
     model: str
     """`tabletop` (the small model that ships with inlay), a directory in diffusers' layout, a hub id, or one
     `.safetensors` checkpoint. `none` for a model of pixels that is trained from scratch. For `inlay plan` also
-    `sd-v1.4` and `sd-v2.1`: architectures without weights."""
+    `sd-v1.4`, `sd-v2.1` and `sdxl`: architectures without weights."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     architecture: str | None = None
     """For a `.safetensors` checkpoint: a directory in diffusers' layout, or a built-in name, that gives the
-    architecture; by default `sd-v1.4` or `sd-v2.1`, told apart by the width of the text states."""
+    architecture; by default one of the built-in ones, told apart by the width of the text states."""
     tokenizer: str | None = None
     """For a `.safetensors` checkpoint, which holds none: a tokenizer's directory or hub id. By default the
     `tokenizer` folder of `architecture` where there is one, else `openai/clip-vit-large-patch14`."""

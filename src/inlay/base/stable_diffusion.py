@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from inlay.base import autoencoder
-from inlay.base.architecture import Architecture, make_scheduler, read_architecture
+from inlay.base.architecture import Architecture, TextArchitecture, make_scheduler, read_architecture
 from inlay.base.contract import Base
 from inlay.base.locate import Location, locate, weight_files
 from inlay.base.prompts import Prompts, load_tokenizer
@@ -37,7 +37,7 @@ class StableDiffusion(Base):
         self._architecture = architecture
         self.components = components
         self.tokenizer = tokenizer
-        self.prompts: Prompts = Prompts(tokenizer, architecture.text_shape[0])
+        self.prompts: Prompts = Prompts(tokenizer, architecture.tokens)
         self.name = name
         self.file_hash = None
         self.part_hashes = {}
@@ -165,7 +165,7 @@ def digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def load_part(architecture: Architecture, part: str, files: Sequence[Path]) -> nn.Module:
+def load_part(architecture: TextArchitecture, part: str, files: Sequence[Path]) -> nn.Module:
     """Return one part with the weights of its files, shards in order, in float32.
 
     Raises:
@@ -175,20 +175,29 @@ def load_part(architecture: Architecture, part: str, files: Sequence[Path]) -> n
         module = architecture.build(part)
     state: dict[str, Tensor] = {}
     for file in files:
-        state |= _read(file)
-    _fill(module, state, f"{files[0].parent}")
+        state |= read_weights(file)
+    fill(module, state, f"{files[0].parent}")
     return module
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{file}: not a readable safetensors file: {error}") from None
 
 
-def _fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Give a module from the meta device its weights in float32, refusing what does not fit."""
+def fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Give a module from the meta device its weights in float32.
+
+    Raises:
+        ConfigError: they do not fit; it says where they are from.
+    """
     expected = module.state_dict()
     if not any(key.startswith("text_model.") for key in expected):
         state = {key.removeprefix("text_model."): value for key, value in state.items()}
@@ -233,7 +242,7 @@ def _load_checkpoint(location: Location, architecture: Architecture) -> dict[str
     """Read one file in the layout of the original Stable Diffusion code."""
     from diffusers.loaders import single_file_utils as layout
 
-    state = _read(location.path)
+    state = read_weights(location.path)
     if any(key.startswith("cond_stage_model.transformer.") for key in state):
         text = layout.convert_ldm_clip_checkpoint(state)
     else:
@@ -247,6 +256,6 @@ def _load_checkpoint(location: Location, architecture: Architecture) -> dict[str
     for part, converted in states.items():
         with torch.device("meta"):
             module = architecture.build(part)
-        _fill(module, converted, f"{location.path} ({part})")
+        fill(module, converted, f"{location.path} ({part})")
         components[part] = module
     return components

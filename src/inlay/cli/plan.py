@@ -31,7 +31,7 @@ def command(
     """Show what a run would train, need and cost, before anything is loaded.
 
     Without --probe no weights are read: the model is put together on torch's meta device, and everything is counted
-    there. Works for `sd-v1.4` and `sd-v2.1` too, which are architectures without weights, and without the pictures.
+    there. Works for `sd-v1.4`, `sd-v2.1` and `sdxl` too, architectures without weights, and without the pictures.
     """
     from inlay.cli.quiet import quiet_libraries
 

@@ -16,13 +16,15 @@ from inlay.methods.targets import Expression
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Part = Literal["unet", "text_encoder", "text_encoder_2"]
+
 
 class Full(Method):
     """Train the base's own weights: the whole denoiser, or the parameters that a pattern chooses."""
 
     name: Literal["full"] = "full"
-    components: Annotated[tuple[Literal["unet", "text_encoder"], ...], Field(min_length=1)] = ("unet",)
-    """Which parts of the base train."""
+    components: Annotated[tuple[Part, ...], Field(min_length=1)] = ("unet",)
+    """Which parts of the base train; `text_encoder_2` is the second one of Stable Diffusion XL."""
     parameters: Expression | None = None
     r"""Regular expression that a parameter's name must contain, for instance `attn2\.to_[kv]` for the keys and values
     of cross-attention as in Custom Diffusion (arXiv 2212.04488), or `norm`. By default all."""

@@ -38,7 +38,7 @@ class LayerMethod(Method):
     r"""Layers of the denoiser: a preset (`attention`, `cross-attention`, `cross-attention-qk`, `transformer`,
     `everything`), a list of name endings such as `[to_q, to_k]`, or a regular expression for the whole name."""
     text_encoder: bool = False
-    """Tune the text encoder's attention too."""
+    """Tune the text encoder's attention too, of Stable Diffusion XL that of both."""
 
     result: ClassVar[Literal["adapter", "pipeline"]] = "adapter"
     wraps: ClassVar[Kind] = "linear"
@@ -69,10 +69,10 @@ class LayerMethod(Method):
         Raises:
             TargetError: the base lacks them.
         """
-        roots = pick(components, ("unet", "text_encoder") if self.text_encoder else ("unet",))
+        second = [part for part in ("text_encoder_2",) if part in components]
+        roots = pick(components, ("unet", "text_encoder", *second) if self.text_encoder else ("unet",))
         chosen = {"unet": choose(roots["unet"], self.targets, self.wraps)}
-        if self.text_encoder:
-            chosen["text_encoder"] = choose_text(roots["text_encoder"])
+        chosen |= {part: choose_text(root) for part, root in roots.items() if part != "unet"}
         return roots, chosen
 
     def metadata(self, names: Mapping[str, list[str]]) -> dict[str, str]:
@@ -315,6 +315,6 @@ def size(layer: Any, side: Side) -> int:
 def saved_path(path: str) -> str:
     """Return a layer's name in files. All published ones have CLIP's level `text_model`, transformers 5 has not."""
     part, _, name = path.partition(".")
-    if part == "text_encoder" and not name.startswith("text_model."):
+    if part.startswith("text_encoder") and not name.startswith(("text_model.", "text_projection")):
         return f"{part}.text_model.{name}"
     return path

@@ -61,6 +61,11 @@ class TextualInversion(Method):
 
     def attach(self, components: Mapping[str, nn.Module]) -> TextualInversionAttachment:
         """Give the text encoder vectors for the new word; see :meth:`Method.attach`."""
+        if "text_encoder_2" in components:
+            raise TargetError(
+                "textual_inversion: the base reads prompts by two text encoders (Stable Diffusion XL), each with "
+                "vectors of its own; only bases with one are supported"
+            )
         encoder: Any = pick(components, ("text_encoder",))["text_encoder"]
         length = int(encoder.config.max_position_embeddings) - 2  # begin and end take their places
         if self.vectors > length:

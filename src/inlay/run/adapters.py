@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from inlay.artifacts.files import read_tensors
 from inlay.artifacts.state import glance
-from inlay.base.stable_diffusion import StableDiffusion
+from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import METHODS, Method
 from inlay.run.attach import attach
@@ -21,7 +21,7 @@ from inlay.run.weights import base_name, load_whole
 
 def load_adapted(
     target: str | Path, adapters: Sequence[Path], strengths: Sequence[float] = (), device: str | None = None
-) -> StableDiffusion:
+) -> Base:
     """Return a base, or a run's tuned model, with adapter files in it.
 
     Args:

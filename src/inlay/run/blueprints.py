@@ -6,57 +6,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from inlay.artifacts.blueprint import Blueprint, layer_shapes
-from inlay.base.architecture import read_architecture
+from inlay.base.families import read_base
 from inlay.base.locate import BUILT_IN, locate
 from inlay.base.settings import BaseSettings
 from inlay.errors import ConfigError
 
 XL = "sdxl"
-"""What `--base` calls Stable Diffusion XL, which is known here by its layers alone."""
-FAMILIES = (*BUILT_IN, XL)
-XL_UNET: dict[str, Any] = {
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-"""Arguments of ``UNet2DConditionModel`` (arXiv 2307.01952, table 1, and the published configuration)."""
-XL_TEXT: dict[str, dict[str, Any]] = {
-    "text_encoder": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "text_encoder_2": {
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 20,
-        "projection_dim": 1280,
-    },
-}
-"""Arguments of ``CLIPTextConfig`` for its two text encoders: CLIP ViT-L and OpenCLIP ViT-bigG."""
+"""The name of Stable Diffusion XL's architecture."""
 
 
 @cache
 def family(name: str) -> Blueprint:
-    """Return one of FAMILIES. What its models differ in, such as the prediction, is left out."""
+    """Return one of the built-in architectures. What its models differ in, such as the prediction, is left out."""
+    settings = BaseSettings(model=name)
+    architecture = read_base(settings, locate(settings, weights=False))
     if name == XL:
         return Blueprint(
             "Stable Diffusion XL",
-            layer_shapes(xl_components()),
+            layer_shapes(architecture.meta()),
             architecture="stable-diffusion-xl-v1-base",
             kohya_version="sdxl_base_v1-0",
             resolution=1024,
         )
-    settings = BaseSettings(model=name)
-    architecture = read_architecture(settings, locate(settings, weights=False))
-    second = architecture.unet["cross_attention_dim"] == 1024
+    second = architecture.text_shape == (77, 1024)
     return Blueprint(
         f"Stable Diffusion {2 if second else 1}",
         layer_shapes(architecture.meta()),
@@ -72,17 +46,17 @@ def base_blueprint(settings: BaseSettings) -> Blueprint:
     Raises:
         ConfigError: there is no such base, or it is no Stable Diffusion model.
     """
-    if settings.model == XL:
-        return family(XL)
     if settings.model in BUILT_IN:
         return family(settings.model)
-    architecture = read_architecture(settings, locate(settings, weights=False))
+    architecture = read_base(settings, locate(settings, weights=False))
     parts = architecture.meta()
     shapes = layer_shapes(parts)
     own = Blueprint(settings.model, shapes, resolution=architecture.resolution, prediction=architecture.prediction)
     same = [one for one in map(family, BUILT_IN) if one.shapes == shapes]
     if not same:
         return own
+    if same[0].xl:
+        return replace(own, architecture=same[0].architecture, kohya_version=same[0].kohya_version)
     predicts_velocity = architecture.prediction == "v_prediction"
     if same[0].architecture is not None:
         version = "sd_v1_v" if predicts_velocity else "sd_v1"
@@ -107,25 +81,13 @@ def candidates(base: str | None, said: Mapping[str, str]) -> list[Blueprint]:
         ConfigError: there is no such base.
     """
     if base is not None:
-        if base not in FAMILIES and base != "tabletop" and not Path(base).expanduser().exists() and "/" not in base:
+        if base not in BUILT_IN and base != "tabletop" and not Path(base).expanduser().exists() and "/" not in base:
             raise ConfigError(
-                f"--base {base}: no such directory or file; allowed: tabletop, {', '.join(FAMILIES)}, a directory in "
+                f"--base {base}: no such directory or file; allowed: tabletop, {', '.join(BUILT_IN)}, a directory in "
                 "diffusers' layout, a hub id owner/name, a .safetensors checkpoint"
             )
         return [base_blueprint(BaseSettings(model=base))]
     named = said.get("inlay.base", "")
-    if named == "tabletop" or named in FAMILIES or (named and Path(named).expanduser().exists()):
+    if named == "tabletop" or named in BUILT_IN or (named and Path(named).expanduser().exists()):
         return [base_blueprint(BaseSettings(model=named))]
-    return [family(name) for name in FAMILIES]
-
-
-def xl_components() -> dict[str, Any]:
-    """Return the parts of Stable Diffusion XL on the meta device."""
-    import torch
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    classes = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-    with torch.device("meta"):
-        parts: dict[str, Any] = {"unet": UNet2DConditionModel(**XL_UNET)}
-        return parts | {part: classes[part](CLIPTextConfig(**XL_TEXT[part])) for part in classes}
+    return [family(name) for name in BUILT_IN]

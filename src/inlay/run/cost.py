@@ -81,22 +81,22 @@ def step_cost(
 
     Args:
         base: on the meta device, methods attached, frozen weights in their precision.
-        owned: the trained parameters; when some lie in the text encoder, it is computed with the step.
+        owned: the trained parameters; when some lie in a text encoder, prompts are read with the step.
         latents: shape [B, C, h, w] of a micro-batch.
         arithmetic: of the run.
         checkpointing: with gradient checkpointing in the denoiser.
     """
     owned = list(owned)
-    reader = base.components.get("text_encoder")
-    in_text = reader is not None and not {id(p) for p in reader.parameters()}.isdisjoint(id(p) for p in owned)
+    readers = [base.components[part] for part in base.architecture.readers]
+    in_text = not {id(p) for reader in readers for p in reader.parameters()}.isdisjoint(id(p) for p in owned)
     with torch.device("meta"):
         noisy = torch.empty(latents)
         timesteps = torch.zeros(latents[0], dtype=torch.int64)
         token_ids = torch.zeros((latents[0], base.architecture.prompt_ids), dtype=torch.int64)
-        states = token_ids if reader is None else torch.empty((latents[0], *(base.architecture.text_shape or ())))
+        states = torch.empty((latents[0], *(base.architecture.text_shape or ()))) if readers else token_ids
     emulation = _Emulation(arithmetic)
     count = _Count([noisy, timesteps, token_ids, states, *_weights(base)])
-    trained = [base.unet, reader] if reader is not None and in_text else [base.unet]
+    trained = [base.unet, *readers] if in_text else [base.unet]
     hooks = [parameter.register_post_accumulate_grad_hook(count.take_gradient) for parameter in owned]
     if checkpointing:
         # A function mode is off inside backward(), so what is computed again there must switch it on itself.

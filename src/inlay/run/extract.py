@@ -17,13 +17,15 @@ from inlay.artifacts.formats import FORMATS
 from inlay.artifacts.layers import Updates
 from inlay.artifacts.lowrank import Product, total_error, truncate
 from inlay.artifacts.merge import as_update
-from inlay.base.stable_diffusion import StableDiffusion
+from inlay.base.contract import Base
 from inlay.errors import ConfigError
 from inlay.run.weights import base_name, blueprints_of, check_format, load_whole, refuse_existing, weighted_layers
 
+TEXT = ("hidden_act", "num_attention_heads", "layer_norm_eps")
 DECISIVE = {
     "unet": ("attention_head_dim", "num_attention_heads", "act_fn", "norm_num_groups", "norm_eps"),
-    "text_encoder": ("hidden_act", "num_attention_heads", "layer_norm_eps"),
+    "text_encoder": TEXT,
+    "text_encoder_2": TEXT,
     "vae": ("scaling_factor", "act_fn", "norm_num_groups"),
 }
 """Entries of configurations that change what the same weights compute, and show in no shape."""
@@ -92,8 +94,8 @@ def extract_to_file(
 
 
 def extract(
-    tuned: StableDiffusion,
-    original: StableDiffusion,
+    tuned: Base,
+    original: Base,
     rank: int | None = None,
     energy: float | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -134,14 +136,19 @@ def extract(
     return Extraction(products, len(matrices) - len(products), _left_out(tuned, original, held), Updates(layers))
 
 
-def refuse_differing(tuned: StableDiffusion, original: StableDiffusion) -> None:
+def refuse_differing(tuned: Base, original: Base) -> None:
     """Refuse two models of different architectures, or that predict different things.
 
     Raises:
         ConfigError: with what differs.
     """
+    kinds = [base.architecture.readers for base in (tuned, original)]
+    if kinds[0] != kinds[1]:
+        raise ConfigError(
+            f"{tuned.name} and {original.name} are of different architectures: {' and '.join(map(', '.join, kinds))}"
+        )
     found = []
-    for part, keys in DECISIVE.items():
+    for part, keys in ((part, keys) for part, keys in DECISIVE.items() if part in tuned.components):
         one, other = _shapes(tuned.components[part]), _shapes(original.components[part])
         for name in one.keys() | other.keys():
             if one.get(name) != other.get(name):
@@ -169,7 +176,7 @@ def _said(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else " x ".join(map(str, shape))
 
 
-def _left_out(tuned: StableDiffusion, original: StableDiffusion, held: set[str]) -> dict[str, float]:
+def _left_out(tuned: Base, original: Base, held: set[str]) -> dict[str, float]:
     found = {}
     for part, module in tuned.components.items():
         others = dict(original.components[part].named_parameters())

@@ -28,10 +28,11 @@ from inlay.artifacts.inspection import (
 )
 from inlay.artifacts.layers import Updates
 from inlay.artifacts.state import glance, read_state
-from inlay.base.architecture import read_architecture
-from inlay.base.locate import CONFIGS, locate, weight_files
+from inlay.base.contract import Base
+from inlay.base.families import read_base
+from inlay.base.locate import CONFIGS, WEIGHTS, locate, weight_files
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import PARTS, StableDiffusion
+from inlay.base.stable_diffusion import PARTS
 from inlay.errors import ArtifactError, ConfigError
 from inlay.run.blueprints import base_blueprint, candidates
 from inlay.run.directory import PIPELINE, RUN_FILE
@@ -42,8 +43,14 @@ from inlay.run.weights import load_whole
 
 CHECKPOINT = "model.diffusion_model."
 """How names in whole checkpoints of the original layout begin."""
-ORIGINAL = {"model": "unet", "first_stage_model": "vae", "cond_stage_model": "text_encoder"}
-"""Parts of a model by the first word of their names there."""
+ORIGINAL = {
+    "model": "unet",
+    "first_stage_model": "vae",
+    "cond_stage_model": "text_encoder",
+    "conditioner.embedders.0": "text_encoder",
+    "conditioner.embedders.1": "text_encoder_2",
+}
+"""Parts of a model by how their names begin there."""
 PRECISIONS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 """What safetensors' headers call the precisions of torch."""
 
@@ -72,7 +79,7 @@ def inspect(target: Path, base: str | None = None) -> list[Inspection]:
     return [_file(target, base, loaded)]
 
 
-def _file(path: Path, base: str | None, loaded: StableDiffusion | None) -> Inspection:
+def _file(path: Path, base: str | None, loaded: Base | None) -> Inspection:
     names, header = glance(path) if path.is_file() else ([], {})
     if any(name.startswith(CHECKPOINT) for name in names):
         return _model(path, loaded)
@@ -116,14 +123,15 @@ def _unknown(blank: Inspection, reason: str, header: dict[str, str]) -> Inspecti
     return replace(of_tensors(blank, tensors, header), notes=(reason,))
 
 
-def _model(path: Path, loaded: StableDiffusion | None) -> Inspection:
+def _model(path: Path, loaded: Base | None) -> Inspection:
     """Return what is in a whole model; held against a base, how far each layer is from it.
 
     Raises:
         ConfigError: the base is of another architecture.
     """
     settings = BaseSettings(model=str(path))
-    files = [path] if path.is_file() else [file for part in PARTS for file in weight_files(path, part)]
+    held = [part for part in WEIGHTS if part in PARTS or (path / part).is_dir()]
+    files = [path] if path.is_file() else [file for part in held for file in weight_files(path, part)]
     precisions, parts = _stored(files)
     blank = Inspection(
         path,
@@ -147,12 +155,12 @@ def _model(path: Path, loaded: StableDiffusion | None) -> Inspection:
 def _families(settings: BaseSettings) -> list[str]:
     """Return the known bases with the model's denoiser, or with its text states where none has just that."""
     try:
-        architecture = read_architecture(settings, locate(settings, weights=False))
+        architecture = read_base(settings, locate(settings, weights=False))
     except ConfigError:  # of another family, or a checkpoint that does not say what it predicts
         return []
     if base_blueprint(settings).shapes == base_blueprint(BaseSettings(model="tabletop")).shapes:
         return ["tabletop"]
-    width = architecture.text_shape[1]
+    width = architecture.text_shape[1] if architecture.text_shape else 0
     return [TEXT_WIDTHS[width]] if width in TEXT_WIDTHS else []
 
 
@@ -167,13 +175,17 @@ def _stored(files: Sequence[Path]) -> tuple[dict[str, int], dict[str, int]]:
                     stored = file.get_slice(name)
                     count, precision = math.prod(stored.get_shape()), str(stored.get_dtype())
                     precisions[PRECISIONS.get(precision, precision)] += count
-                    parts[ORIGINAL.get(name.partition(".")[0], path.parent.name)] += count
+                    parts[_part(name) or path.parent.name] += count
         except SafetensorError as error:
             raise ArtifactError(f"{path}: not a safetensors file: {error}") from None
     return dict(precisions), dict(parts)
 
 
-def _tensors(base: StableDiffusion) -> dict[str, Tensor]:
+def _part(name: str) -> str | None:
+    return next((part for beginning, part in ORIGINAL.items() if name.startswith(f"{beginning}.")), None)
+
+
+def _tensors(base: Base) -> dict[str, Tensor]:
     """Return a model's weights and biases by their names in files."""
     found = {}
     for part, module in base.components.items():

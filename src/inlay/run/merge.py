@@ -21,7 +21,7 @@ from inlay.artifacts.formats import FORMATS, recognise
 from inlay.artifacts.layers import Difference, Update, Updates
 from inlay.artifacts.merge import Merged, Source, merge_updates
 from inlay.artifacts.state import glance, read_state
-from inlay.base.stable_diffusion import StableDiffusion
+from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import METHODS, Method
 from inlay.run.blueprints import candidates
@@ -118,7 +118,7 @@ def merge_to_lora(
 
 
 def read_sources(
-    targets: Sequence[Path], strengths: Sequence[float], base: str | None = None, loaded: StableDiffusion | None = None
+    targets: Sequence[Path], strengths: Sequence[float], base: str | None = None, loaded: Base | None = None
 ) -> tuple[list[Source], list[Blueprint]]:
     """Read files, or the files of runs, each with the strength of its target.
 
@@ -156,7 +156,7 @@ def read_sources(
     return found, models
 
 
-def _read(path: Path, base: str | None, loaded: StableDiffusion | None) -> tuple[Updates, list[Blueprint]]:
+def _read(path: Path, base: str | None, loaded: Base | None) -> tuple[Updates, list[Blueprint]]:
     header = glance(path)[1] if path.is_file() else {}
     kind = method_of(header)
     if kind is not None and not kind.merges:
@@ -177,7 +177,7 @@ def _read(path: Path, base: str | None, loaded: StableDiffusion | None) -> tuple
     return contents, fitting(contents.layers, models, str(path))
 
 
-def as_differences(path: Path, base: StableDiffusion) -> Updates:
+def as_differences(path: Path, base: Base) -> Updates:
     """Return what the merging of a file's method changes in a copy of a base's weights and biases.
 
     Raises:
@@ -213,7 +213,7 @@ def method_of(header: Mapping[str, str]) -> type[Method] | None:
         return None
 
 
-def merge_into(base: StableDiffusion, sources: Sequence[Source]) -> Folded:
+def merge_into(base: Base, sources: Sequence[Source]) -> Folded:
     """Add the weighted sum of all changes to a base's own weights, each change being relative to the base as it was.
 
     Raises:
@@ -289,7 +289,7 @@ def _provenance(sources: Sequence[Source], rank: int | None, error: float) -> di
     }
 
 
-def _save_pipeline(base: StableDiffusion, directory: Path) -> Path:
+def _save_pipeline(base: Base, directory: Path) -> Path:
     """Write a base as a diffusers pipeline: all of it, or nothing.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.base.architecture import Architecture
+from inlay.base.architecture import TextArchitecture
 from inlay.base.contract import BaseArchitecture
 from inlay.base.families import read_base
 from inlay.base.locate import Location, locate
@@ -321,10 +321,10 @@ def _last(path: NoisePath) -> Tensor:
 
 def _prompts(config: JobConfig, location: Location, architecture: BaseArchitecture) -> Prompts | None:
     """Return what reads prompts, where the base reads any and its tokenizer lies here."""
-    if not isinstance(architecture, Architecture):
+    if not isinstance(architecture, TextArchitecture):
         return None
     tokenizer = tokenizer_here(config.base, location, architecture)
-    return Prompts(tokenizer, architecture.text_shape[0]) if tokenizer is not None else None
+    return Prompts(tokenizer, architecture.tokens) if tokenizer is not None else None
 
 
 def _dataset(settings: DataSettings, architecture: BaseArchitecture, seed: int) -> tuple[Dataset | None, str | None]:
@@ -451,7 +451,7 @@ def _text_bytes(
     architecture: BaseArchitecture,
     itemsize: int,
 ) -> int | None:
-    if "text_encoder" in tuned or architecture.text_shape is None:
+    if not tuned.isdisjoint(architecture.readers) or architecture.text_shape is None:
         return 0
     if dataset is None:
         return None

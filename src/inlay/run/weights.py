@@ -10,36 +10,40 @@ from torch import nn
 
 from inlay.artifacts.blueprint import Blueprint, file_name
 from inlay.artifacts.formats import FORMATS
+from inlay.base.contract import Base
+from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import StableDiffusion, load_base
 from inlay.errors import ConfigError
 from inlay.methods import merge_all
 from inlay.run.blueprints import base_blueprint
 from inlay.run.directory import RUN_FILE, load_run, read_config
 
 
-def load_whole(target: str | Path) -> StableDiffusion:
+def load_whole(target: str | Path) -> Base:
     """Return a base by its name, or a finished run's tuned model with what was learned folded into its weights.
 
     Raises:
         InlayError: neither is found, files are broken, a method of the run cannot be folded in, or the model has no
             text and so belongs to no format of adapters.
     """
-    if not (Path(target) / RUN_FILE).is_file():
-        return load_base(BaseSettings(model=str(target)))
-    base, attachments = load_run(Path(target))
-    if not isinstance(base, StableDiffusion):
+    attachments = []
+    if (Path(target) / RUN_FILE).is_file():
+        base, attachments = load_run(Path(target))
+    else:
+        base = load_base(BaseSettings(model=str(target)))
+    if base.prompts is None:
         raise ConfigError(f"{target}: a model without text, pretrained from scratch; this needs a text-to-image model")
     merge_all(attachments)
     return base
 
 
 def weighted_layers(components: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """Return the layers of denoiser and text encoder that have a weight, by their names in files."""
+    """Return the layers of denoiser and text encoders that have a weight, by their names in files."""
     return {
         file_name(part, name): layer
-        for part in ("unet", "text_encoder")
-        for name, layer in components[part].named_modules()
+        for part, module in components.items()
+        if part != "vae"
+        for name, layer in module.named_modules()
         if isinstance(getattr(layer, "weight", None), nn.Parameter)
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from inlay.base.architecture import Architecture
+from inlay.base.architecture import TextArchitecture
 from inlay.base.contract import BaseArchitecture
 from inlay.base.locate import locate
 from inlay.base.prompts import Prompts, load_tokenizer
@@ -24,9 +24,9 @@ def check_words(config: JobConfig, architecture: BaseArchitecture, captions: Ite
     """
     parts = architecture.meta()
     attachments = [method.attach(parts) for method in config.methods]
-    if any(attachment.words for attachment in attachments) and isinstance(architecture, Architecture):
+    if any(attachment.words for attachment in attachments) and isinstance(architecture, TextArchitecture):
         tokenizer = load_tokenizer(config.base, locate(config.base), architecture)
-        prompts = Prompts(tokenizer, architecture.text_shape[0])
+        prompts = Prompts(tokenizer, architecture.tokens)
         introduce(attachments, prompts)
         check_captions(attachments, prompts, captions)
 

@@ -59,7 +59,8 @@ class Diffusion:
         """Encode every picture and caption once, as far as they stay the same."""
         if "vae" not in self.tuned and self.dataset.cacheable:
             self._cache_latents(progress)
-        if "text_encoder" in self.base.components and "text_encoder" not in self.tuned:
+        readers = self.base.architecture.readers
+        if readers and self.tuned.isdisjoint(readers):
             self._cache_states(progress)
 
     @property
@@ -115,8 +116,9 @@ class Diffusion:
         def read(keys: Sequence[str]) -> dict[str, Tensor]:
             return {"states": base.encode_tokens(torch.stack([tokens[key] for key in keys]))}
 
-        dtype = next(base.components["text_encoder"].parameters()).dtype
-        self._states = TensorCache(f"text states 2 {base.part_hashes['text_encoder']} {dtype}")
+        readers = base.architecture.readers
+        dtype = next(base.components[readers[0]].parameters()).dtype
+        self._states = TensorCache(f"text states 2 {' '.join(base.part_hashes[part] for part in readers)} {dtype}")
         self._states.build(tokens, read, 64, lambda now, total: progress("encoding captions", now, total))
 
     def losses(self, batches: Sequence[Batch], step: int, part: slice) -> Tensor:
