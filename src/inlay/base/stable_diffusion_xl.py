@@ -48,6 +48,10 @@ class StableDiffusionXL(Base):
         """The configurations of its parts."""
         return self._architecture
 
+    def twin(self, components: dict[str, nn.Module]) -> StableDiffusionXL:
+        first, second = self.prompts.tokenizer, self._second.tokenizer
+        return StableDiffusionXL(self.architecture, components, first, second, self.name)
+
     @property
     def vae(self) -> Any:
         """The autoencoder."""
