@@ -77,7 +77,7 @@ def test_zero_terminal_snr_follows_the_files_or_the_setting(first: Path, copied:
     ("file", "values", "message"),
     [
         ("unet", {"_class_name": "UNet3DConditionModel"}, "the denoiser is a UNet3DConditionModel; allowed: the"),
-        ("unet", {"addition_embed_type": "text_time"}, r"with added embeddings \(SDXL\)"),
+        ("unet", {"addition_embed_type": "image"}, r"with added embeddings \(image\)"),
         ("unet", {"in_channels": 9}, "takes 9 channels and latents have 4; models for inpainting"),
         ("scheduler", {"beta_start": None}, None),
         ("scheduler", {"prediction_type": "flow"}, "predicts 'flow'; allowed: epsilon, v_prediction, sample"),
@@ -124,7 +124,7 @@ def test_a_checkpoint_is_known_by_the_width_of_its_text_states(tmp_path: Path):
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path):
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.zeros(1)}, path)
-    with pytest.raises(ConfigError, match=r"model\.safetensors: not a Stable Diffusion 1\.x or 2\.x checkpoint"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors: not a checkpoint of Stable Diffusion 1\.x, 2\.x or XL"):
         folder_of(path)
-    with pytest.raises(ConfigError, match=r"base\.architecture=nowhere: allowed are sd-v1\.4, sd-v2\.1 and dir"):
+    with pytest.raises(ConfigError, match=r"base\.architecture=nowhere: allowed are sd-v1\.4, sd-v2\.1, sdxl and dir"):
         folder_of(path, architecture="nowhere")

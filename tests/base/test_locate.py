@@ -30,7 +30,7 @@ def test_a_checkpoint(tmp_path: Path):
 
 
 def test_built_in_architectures_have_no_weights():
-    assert list(BUILT_IN) == ["sd-v1.4", "sd-v2.1"]
+    assert list(BUILT_IN) == ["sd-v1.4", "sd-v2.1", "sdxl"]
     for name, path in BUILT_IN.items():
         location = locate(BaseSettings(model=name), weights=False)
         assert (location.kind, location.path) == ("architecture", path)
@@ -64,7 +64,7 @@ def test_a_hub_id_that_cannot_be_reached_is_one_clear_error():
     [
         ("missing.safetensors", r"base\.model=missing\.safetensors: no such file"),
         ("sd-v1.5", r"base\.model=sd-v1\.5: no such directory or file; did you mean 'sd-v1\.4'\?"),
-        ("tabeltop", r"did you mean 'tabletop'\? \(allowed: tabletop, sd-v1\.4, sd-v2\.1, a directory in"),
+        ("tabeltop", r"did you mean 'tabletop'\? \(allowed: tabletop, sd-v1\.4, sd-v2\.1, sdxl, a directory in"),
         ("./nothing/here", r"base\.model=\./nothing/here: no such directory or file \(allowed"),
     ],
 )

@@ -25,7 +25,6 @@ from inlay.data.settings import PriorSettings
 from inlay.errors import ConfigError
 from inlay.methods import Attachment
 from inlay.metrics.intervals import of_mean
-from inlay.objective.path import Path as NoisePath
 from inlay.randomness import derive, stream
 from inlay.run.compare.gather import Run, gather
 from inlay.run.compare.settings import method_labels
@@ -33,6 +32,7 @@ from inlay.run.config import RunConfig
 from inlay.run.directory import load_run, read_config
 from inlay.run.job import Reporter
 from inlay.run.record import command_line, hardware, now, versions
+from inlay.train.noise_path import noise_path
 
 TIMESTEPS = (100, 300, 500, 700, 900)
 """In thousandths of the path."""
@@ -80,7 +80,7 @@ def noise_difference(
     Raises:
         ConfigError: a timestep is not on the model's path.
     """
-    path = NoisePath.from_alphas_cumprod(model.scheduler.alphas_cumprod)
+    path = noise_path(model.architecture)
     wrong = [step for step in timesteps if not 0 <= step < path.timesteps]
     if wrong or not timesteps:
         raise ConfigError(f"timesteps {wrong or 'none'}: must be from 0 to {path.timesteps - 1}")
@@ -151,7 +151,7 @@ def analyze_noise_difference(
     _refuse(runs)
     configs = [read_config(run.directory) for run in runs]
     base = _placed(load_base(configs[0].base))
-    total = len(base.scheduler.alphas_cumprod)
+    total = noise_path(base.architecture).timesteps
     at = tuple(timesteps) if timesteps else tuple(thousandth * total // 1000 for thousandth in TIMESTEPS)
     found: dict[str, dict[str, Any]] = {}
     maps: dict[str, NDArray[np.float32]] = {}
