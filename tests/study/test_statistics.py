@@ -257,3 +257,8 @@ def test_many_pairs_have_the_p_values_of_single_ones(generator):
     for one in found:
         first, second = (many.levels["a"].index(level) for level in (one.first, one.second))
         assert one.p == pytest.approx(expected[first, second], rel=2e-3, abs=1e-6)
+
+
+def test_permutations_that_the_model_fits_exactly_do_no_harm():
+    sample = make_sample([1e6, -2e6, 3.0, 0.5, 0.5], {"a": list("xxyyy"), "b": list("uvuvv")})
+    assert 0 < freedman_lane(sample, [A, B], A, draws=199) <= 1

@@ -13,7 +13,7 @@ from inlay.study.statistics.adjust import benjamini_hochberg, holm
 from inlay.study.statistics.anova import Anova, Test, anova, one_way, welch
 from inlay.study.statistics.assumptions import Check, checks
 from inlay.study.statistics.comparisons import Difference, Mean, games_howell, means, tukey
-from inlay.study.statistics.design import Term, basis, matrix
+from inlay.study.statistics.design import Term, basis, fit, matrix
 from inlay.study.statistics.permutation import freedman_lane
 from inlay.study.statistics.ranks import aligned_ranks, kruskal
 from inlay.study.statistics.sample import SEED, TASK, Sample, has, level_of, make_sample, sample_of
@@ -59,7 +59,8 @@ class Factor:
     name: str
     means: tuple[Mean, ...]
     runs: tuple[tuple[float, ...], ...]
-    """For each of the means, the single runs behind it."""
+    """For each of the means the single runs behind it, freed of what tasks, seeds and other factors do: the mean and
+    what the model leaves unexplained. As measured where the mean is undetermined."""
     tukey: tuple[Difference, ...]
     games_howell: tuple[Difference, ...]
     alone: bool
@@ -223,12 +224,22 @@ def _compare(table: Anova, name: str, blocks: Sequence[str]) -> Factor:
     return Factor(
         name,
         tuple(found),
-        tuple(tuple(group.tolist()) for group in sample.groups(name)),
+        _runs(sample, terms, name, found),
         tuple(tukey(sample, terms, name)) if few else (),
         tuple(games_howell(sample, name, level=None)) if few and len(sample.levels[name]) <= 12 else (),
         alone,
         random_effects.across(sample, name, TASK) if TASK in blocks else None,
     )
+
+
+def _runs(sample: Sample, terms: Sequence[Term], name: str, found: Sequence[Mean]) -> tuple[tuple[float, ...], ...]:
+    residuals = fit(sample, matrix(sample, terms)).residuals
+    runs = []
+    for code, mean in enumerate(found):
+        here = sample.codes[name] == code
+        values = sample.response[here] if mean.value is None else mean.value + residuals[here]
+        runs.append(tuple(values.tolist()))
+    return tuple(runs)
 
 
 def setting_name(levels: Sequence[Level]) -> str:

@@ -164,9 +164,9 @@ def _pictures(rows: Sequence[Row], analysis: Analysis, settings: Sequence[Settin
             figure = heatmap.position_heatmap(rows, metric, positions, analysis.higher, name)
             add(f"positions-{name}", f"The same for each {name}", "One scale of colours for all.", figure)
     for factor in analysis.ranked:
-        says = "Dots: single runs. Bars: means over the levels of all else, with 95 % intervals."
+        says = "Bars: means over the levels of all else, with 95 % intervals. Dots: runs, freed of what all else does."
         if factor.alone:
-            says = "Dots: single runs. Bars: means without regard to the other factors, with 95 % intervals."
+            says = "Bars: means without regard to the other factors, with 95 % intervals. Dots: single runs."
         elif any(mean.value is None for mean in factor.means):
             says += " Without a bar: empty cells leave the mean undetermined."
         title = f"What {'each' if factor is analysis.overall else 'the'} {factor.name} does"

@@ -17,7 +17,7 @@ SAMPLES = "samples.png"
 WIDTH = 460
 """Pixels to which the pictures of a cell are reduced."""
 MOST = 24
-"""Settings whose pictures are shown: the best, and the others evenly down to the worst."""
+"""Pictures in all; of more settings the best is shown, and others evenly down to the worst."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Shown:
 
 
 def samples(directory: Path, rows: Sequence[Row], settings: Sequence[Setting], metric: str) -> list[Shown]:
-    """Return pictures of one cell of each setting, settings in their order: the cell nearest to the setting's mean.
+    """Return pictures of each setting on each task, tasks apart, settings in their order, of the first seed.
 
     Args:
         directory: the study directory.
@@ -40,29 +40,26 @@ def samples(directory: Path, rows: Sequence[Row], settings: Sequence[Setting], m
         metric: by which they are ordered.
     """
     by_id = {row.cell: row for row in rows}
-    drawn = []
-    for setting in settings:
-        cells = [cell for cell in setting.ids if (directory / "cells" / cell / SAMPLES).is_file()]
-        if cells:
-            drawn.append((setting, min(cells, key=lambda cell: _distance(by_id[cell], setting, metric))))
-    if len(drawn) > MOST:
-        drawn = [drawn[round(place * (len(drawn) - 1) / (MOST - 1))] for place in range(MOST)]
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    each = max(2, MOST // len(tasks))
     found = []
-    for setting, cell in drawn:
-        source = _small(directory / "cells" / cell / SAMPLES)
-        if source:
-            row = by_id[cell]
+    for task in tasks:
+        drawn = []
+        for setting in settings:
+            mine = [by_id[cell] for cell in setting.ids if by_id[cell].task == task]
+            mine.sort(key=lambda row: (row.seed or 0, row.cell))
+            pictures = ((row, _small(directory / "cells" / row.cell / SAMPLES)) for row in mine)
+            first = next(((row, source) for row, source in pictures if source), None)
+            if first is not None:
+                drawn.append((setting, *first))
+        if len(drawn) > each:
+            drawn = [drawn[round(place * (len(drawn) - 1) / (each - 1))] for place in range(each)]
+        for setting, row, source in drawn:
             says = [f"{metric} {number(row.metrics[metric])}" if has(row, metric) else row.reason or row.status]
             says += [f"task {row.task}"] if row.task is not None else []
             says += [f"seed {row.seed}"] if row.seed is not None else []
             found.append(Shown(setting.name, ", ".join(says), source))
     return found
-
-
-def _distance(row: Row, setting: Setting, metric: str) -> tuple[float, str]:
-    value = row.metrics.get(metric)
-    far = float("inf") if value is None or setting.mean is None else abs(value - setting.mean)
-    return far, row.cell
 
 
 def _small(path: Path) -> str | None:
@@ -72,7 +69,7 @@ def _small(path: Path) -> str | None:
         with Image.open(path) as image:
             picture = image.convert("RGB")
     except OSError:
-        return None  # half written, or of another program: the report does without
+        return None  # there is none, or it is half written, or of another program: the report does without
     if picture.width > WIDTH:
         size = (WIDTH, round(picture.height * WIDTH / picture.width))
         picture = picture.resize(size, Image.Resampling.LANCZOS)

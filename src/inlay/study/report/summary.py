@@ -139,10 +139,18 @@ def _interactions(first: Analysis) -> list[Sentence]:
         if len(line.term) < 2 or line.adjusted is None or line.adjusted >= ALPHA:
             continue
         one, other = line.term
-        text = (
-            f"Which {one} is best depends on the {other} ({p_equals(line.adjusted)}): the averages below hide it, "
-            "look at the picture of both."
-        )
+        best = _best_at_each(first, one, other)
+        if len(set(best.values())) == 1:
+            text = (
+                f"How much {one} matters depends on the {other} ({p_equals(line.adjusted)}); "
+                f"{next(iter(best.values()))} has the best mean at every {other}, though."
+            )
+        else:
+            each = listed([f"{name} at {level}" for level, name in best.items()])
+            text = (
+                f"Which {one} is best depends on the {other} ({p_equals(line.adjusted)}): {each} "
+                f"{verb(len(best), 'has', 'have')} the best mean. Averages over the {other} hide this."
+            )
         said.append(Sentence("supported", text))
     if first.pooled:
         names = listed([name_of(term) for term in first.pooled])
@@ -150,6 +158,19 @@ def _interactions(first: Analysis) -> list[Sentence]:
             Sentence("caution", f"There are too few results to see the interaction of {names}; it counts as chance.")
         )
     return said
+
+
+def _best_at_each(first: Analysis, one: str, other: str) -> dict[str, str]:
+    """Return for each level of the second factor the level of the first with the best plain mean."""
+    sample, found = first.sample, {}
+    for place, level in enumerate(sample.levels[other]):
+        means = {
+            show(sample.levels[one][code]): float(sample.response[chosen].mean())
+            for code in range(len(sample.levels[one]))
+            if (chosen := (sample.codes[one] == code) & (sample.codes[other] == place)).any()
+        }
+        found[show(level)] = (max if first.higher is not False else min)(means, key=lambda name: means[name])
+    return found
 
 
 def _best(first: Analysis, settings: Sequence[Setting]) -> list[Sentence]:

@@ -47,8 +47,10 @@ def freedman_lane(
     def ratio(response: np.ndarray) -> np.ndarray:
         """Return F up to a constant factor of responses [N, B]."""
         explained = ((with_term.T @ response) ** 2).sum(0) - ((nuisance.T @ response) ** 2).sum(0)
-        left = (response**2).sum(0) - ((whole.T @ response) ** 2).sum(0)
-        return explained / np.maximum(left, 1e-300)
+        total = (response**2).sum(0)
+        left = total - ((whole.T @ response) ** 2).sum(0)
+        # A shuffle that the model happens to fit exactly leaves nothing but rounding.
+        return explained / np.maximum(left, 1e-12 * total)
 
     # Fitted values of the reduced model change neither sum of squares; taken out, less is lost to rounding.
     observed = float(ratio(reduced.residuals[:, None])[0])
