@@ -9,6 +9,8 @@ step python recipes/tabletop/tokenizer.py
 step python recipes/tabletop/clip.py --threads 2
 step python recipes/tabletop/autoencoder.py --threads 2
 step python recipes/tabletop/classifier.py --threads 2
+step cp build/tabletop/classifier/model.safetensors build/tabletop/classifier/config.json \
+  src/inlay/metrics/tabletop_judge/
 step python recipes/tabletop/export.py
 # The image side learns on while the text side, which the denoiser reads, stays as exported.
 step python recipes/tabletop/clip.py --threads 2 --refine build/tabletop/clip/model --out build/tabletop/clip-refined \

@@ -16,6 +16,7 @@ from torch.nn import functional
 from training import Trace, batches, cosine
 
 from inlay.data.tabletop import Scene, scene
+from inlay.metrics.judge import build
 from inlay.randomness import stream
 
 SEED = 0
@@ -51,23 +52,15 @@ def truth(one: Scene) -> list[int]:
 
 
 class Judge(nn.Module):
-    """Convolutions of stride 2 and 1 with batch norm, the mean over places, and one linear layer an attribute."""
+    """The network that ships with inlay, before or after its training."""
 
     def __init__(self):
         super().__init__()
-        layers: list[nn.Module] = []
-        before = 3
-        for width, stride in ((32, 2), (64, 2), (64, 1), (128, 2), (128, 1), (192, 2), (192, 1)):
-            layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-            before = width
-        self.trunk = nn.Sequential(*layers)
-        self.heads = nn.ModuleDict({name: nn.Linear(2 * before, len(values)) for name, values in ATTRIBUTES.items()})
+        self.network = build(ATTRIBUTES)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return logits [B, values] of every attribute for images [B, 3, 64, 64] in [-1, 1]."""
-        found = self.trunk(images).float()
-        pooled = torch.cat([found.mean((2, 3)), found.amax((2, 3))], 1)
-        return {name: head(pooled) for name, head in self.heads.items()}
+        return self.network(images)
 
     @torch.inference_mode()
     def name(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -83,7 +76,9 @@ class Judge(nn.Module):
 def load(folder: Path) -> Judge:
     """Return the trained judge of a folder."""
     judge = Judge()
-    judge.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
+    judge.network.load_state_dict(
+        {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+    )
     return judge.eval()
 
 
@@ -138,9 +133,10 @@ def main() -> None:
         schedule.step()
         trace.add(step, loss=value.item(), kind=losses[0].item(), colour=losses[1].item())
     args.out.mkdir(parents=True, exist_ok=True)
-    held = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
+    held = {
+        name: value.half() if value.is_floating_point() else value for name, value in judge.network.state_dict().items()
+    }
     save_file(held, args.out / "model.safetensors")
-    (args.out / "config.json").write_text(json.dumps({"attributes": ATTRIBUTES}, indent=1) + "\n")
     named = load(args.out).name(test)
     right = {name: named[name] == expected[:, k].numpy() for k, name in enumerate(ATTRIBUTES)}
     summary = {
@@ -153,6 +149,8 @@ def main() -> None:
         "accuracy": {name: round(float(values.mean()), 4) for name, values in right.items()},
         "accuracy_of_class_and_colour_together": round(float((right["class"] & right["colour"]).mean()), 4),
     }
+    card = {"attributes": ATTRIBUTES, "accuracy": summary["accuracy"], "test_pictures": len(test)}
+    (args.out / "config.json").write_text(json.dumps(card, indent=1) + "\n")
     args.results.write_text(json.dumps(summary, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
 

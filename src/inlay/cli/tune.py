@@ -68,6 +68,8 @@ def run(run_file: Path, overrides: list[str], json: bool, pretrain: bool) -> Non
     )
     console.print(f"  look at      {directory / 'samples.png'}   (before and after)", soft_wrap=True)
     console.print(f"  loss curve   {directory / 'loss.png'}", soft_wrap=True)
+    if "symptoms" in result.record:
+        console.print(f"  figures      {directory / 'evaluation.json'}, {directory / 'evaluation.png'}", soft_wrap=True)
     for name in result.record["files"]:
         console.print(f"  result       {directory / name}", soft_wrap=True)
     again = shlex.join(["inlay", "sample", str(directory), "--prompt", config.data.prompt or "a prompt of yours"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from accelerate import PartialState
 
 from inlay.data.dataset import Dataset
 from inlay.data.prior import given_pictures
@@ -49,6 +50,8 @@ def leave_one_out(
     count = len(dataset)
     if not 3 <= count <= FOLDS:
         return None, None, f"leaving one out is for 3 to {FOLDS} pictures; there are {count}: use data.validation"
+    if PartialState().num_processes > 1:
+        return None, None, "it is measured in a run of one process"
     curves: list[dict[int, float]] = []
     for number in range(count):
         reporter.progress("training without one picture", number, count)
