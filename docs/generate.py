@@ -1,8 +1,8 @@
-"""Writes docs/reference/run-file.md from the settings' own types, defaults and docstrings.
+"""Writes docs/reference/run-file.md and study-file.md from the settings' own types, defaults and docstrings.
 
     python docs/generate.py
 
-A test fails when the page is not what this prints.
+A test fails when a page is not what this prints.
 """
 
 from __future__ import annotations
@@ -23,15 +23,37 @@ from inlay.objective.weighting import Weighting
 from inlay.run.config import Conditioning, PretrainConfig, PreviewSettings, RunConfig
 from inlay.run.denoisers import DENOISERS
 from inlay.run.evaluation.settings import EvaluateSettings
+from inlay.study.settings import (
+    Budget,
+    Execution,
+    Factor,
+    FractionalDesign,
+    FullDesign,
+    ParameterBudget,
+    RandomDesign,
+    Study,
+    Tuning,
+)
 from inlay.train.schedules import LearningRateSchedule
 from inlay.train.settings import AdamW, Ema, PowerEma, TrainSettings
 
 PAGE = Path(__file__).parent / "reference" / "run-file.md"
+STUDY_PAGE = PAGE.with_name("study-file.md")
 HEAD = """# The run file
 
 Every setting with its type and default, as this version of inlay has them. A run file is YAML; a setting on the command
 line is `section.key=value`, for instance `train.steps=500`. `base`, `data`, `method`, `conditioning` and `path` may be
 given by one word: `base: tabletop` is `base: {model: tabletop}`. Unknown keys are refused.
+
+This page is generated from the code by `docs/generate.py`.
+"""
+
+
+STUDY_HEAD = """# The study file
+
+Every setting of a study file with its type and default; [Studies](../concepts/studies.md) explains them. On the command
+line a setting is `section.key=value`, for instance `inlay study run study.yaml budget.steps=100 seeds=3`. Unknown keys
+are refused.
 
 This page is generated from the code by `docs/generate.py`.
 """
@@ -84,5 +106,20 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def study_page() -> str:
+    """Return the page of the study file."""
+    parts = [STUDY_HEAD, section("A study", Study), section("A factor", Factor), section("`budget`", Budget)]
+    parts += [section("`budget.parameters`", ParameterBudget, 3)]
+    parts += [
+        section(f"`design`: {model.model_fields['kind'].default}", model)
+        for model in (FullDesign, FractionalDesign, RandomDesign)
+    ]
+    parts += [section("`tuning`", Tuning), section("`execution`", Execution)]
+    return "\n".join(parts)
+
+
+PAGES = {PAGE: page, STUDY_PAGE: study_page}
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, write in PAGES.items():
+        path.write_text(write(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The reference of the run file is what the code says."""
+"""The references of the run file and the study file are what the code says."""
 
 import importlib.util
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_is_current():
+def test_the_pages_are_current():
     specification = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run `python docs/generate.py`"
+    for path, page in module.PAGES.items():
+        assert path.read_text(encoding="utf-8") == page(), "run `python docs/generate.py`"

@@ -83,15 +83,15 @@ def _print(plan: StudyPlan) -> None:
             rest = sum(one.count for one in shown[REASONS:])
             console.print(f"and {rest:,} for {len(shown) - REASONS} other reasons (--json has all)\n")
     print_table(
-        ["runs that cost the same", ">runs", ">parameters", ">steps", ">FLOPs", ">time", ">file"],
+        ["of equal cost", ">runs", ">trained", ">steps", ">FLOPs", ">a run", ">file"],
         [
             (
                 group.name,
                 f"{group.cells:,}",
-                f"{group.trainable_parameters:,}",
+                human_count(group.trainable_parameters),
                 "?" if group.steps is None else f"{group.steps:,}",
                 "?" if group.run_flops is None else human_count(group.run_flops),
-                _seconds(group.run_seconds) + (" measured" if group.measured else ""),
+                ("" if group.measured else "about ") * (group.run_seconds is not None) + _seconds(group.run_seconds),
                 human_bytes(group.result_bytes),
             )
             for group in plan.groups
@@ -118,4 +118,4 @@ def _print(plan: StudyPlan) -> None:
 
 
 def _seconds(value: float | None) -> str:
-    return "unknown" if value is None else human_seconds(value)
+    return "unknown" if value is None else human_seconds(value) if value else "none"

@@ -141,5 +141,5 @@ class StudyProgress:
 
 
 def _facts(counts: Counts) -> str:
-    time_left = "" if counts.seconds_left is None else f", about {human_seconds(counts.seconds_left)} left"
+    time_left = "" if not counts.seconds_left else f", about {human_seconds(counts.seconds_left)} left"
     return f"{counts.done} of {counts.total} done, {counts.running} running, {counts.failed} failed{time_left}"

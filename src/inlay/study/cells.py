@@ -212,15 +212,16 @@ class _Expander:
 
     def _group(self, point: Point, task: str | None) -> str:
         assert self.study.tuning is not None
-        own = {name: point[name] for name in self.study.factors if name in self.study.tuning.by}
-        return json.dumps({"task": task, **own} if task is not None else own, sort_keys=True)
+        by = self.study.tuning.by
+        own: Point = {name: point[name] for name in self.study.factors if name in by}
+        return json.dumps({"task": task, **own} if "task" in by else own, sort_keys=True)
 
     def _tuning_cells(self, main: Sequence[Cell]) -> Iterator[Cell]:
         tuning = self.study.tuning
         if tuning is None:
             return
         first: dict[str, Cell] = {}
-        for cell in main:  # of each group the first combination stands for it: its other factors at their first level
+        for cell in main:  # the first combination stands for its group: task and other factors at their first level
             assert cell.group is not None
             first.setdefault(cell.group, cell)
         for seed in tuning.seeds:
@@ -228,8 +229,7 @@ class _Expander:
                 for level in tuning.levels:
                     data = with_settings(self.stated(cell.factors, cell.task), {tuning.key: level}, "tuning")
                     data = self._finished(data, seed)
-                    if "evaluate" in data and tuning.metric in ("validation_loss", "smoothed_loss"):
-                        data = {**data, "evaluate": None}  # the test is not touched
+                    data = {**data, "evaluate": None} if "evaluate" in data else data  # the test is not touched
                     data = with_settings(data, flat(tuning.run), "tuning.run")
                     config = _validated(data)
                     if tuning.metric == "validation_loss" and not config.data.validation:
@@ -237,7 +237,7 @@ class _Expander:
                             "tuning.metric=validation_loss: no pictures are held out to measure it on; set "
                             "data.validation in `run` or in tuning.run"
                         )
-                    names = ["tuning", cell.task, *(cell.factors[name] for name in tuning.by), level]
+                    names = ["tuning", *({**cell.factors, "task": cell.task}[name] for name in tuning.by), level]
                     identifier = _identifier(names, seed, {"run": data})
                     yield Cell(identifier, "tuning", cell.factors, cell.task, seed, level, group, config)
 

@@ -92,23 +92,29 @@ class Outlines:
         Methods of one name whose parameters have the same names and shapes compute the same apart from single additions
         and activation functions; learning rates and seeds cost nothing.
         """
-        shared = config.model_dump(mode="json", exclude={"method", "stack", "seed", "output"})
-        shared["train"].pop("learning_rate")
-        names = [method.name for method in config.methods]
-        return _text({"run": shared, "methods": names, "shapes": self.outline(config, config.methods).shapes})
+        return self._group(config, frozenset({"learning_rate"}), frozenset())
 
     def plan(self, config: JobConfig) -> Plan:
-        """Return the plan of a configuration, or of another one that costs the same.
+        """Return the plan of a configuration, or of another one whose steps and previews cost the same.
+
+        How long it trains and what is evaluated may differ from the configuration's.
 
         Raises:
             InlayError: see :func:`inlay.run.plan.make_plan`.
         """
         from inlay.run.plan import make_plan
 
-        group = self.group(config)
+        group = self._group(config, frozenset({"learning_rate", "steps", "epochs", "minutes"}), frozenset({"evaluate"}))
         if group not in self._plans:
             self._plans[group] = make_plan(config)
         return self._plans[group]
+
+    def _group(self, config: JobConfig, training: frozenset[str], others: frozenset[str]) -> str:
+        without = {"method", "stack", "seed", "output", *others}
+        shared = config.model_dump(mode="json", exclude=without)
+        shared["train"] = {key: value for key, value in shared["train"].items() if key not in training}
+        names = [method.name for method in config.methods]
+        return _text({"run": shared, "methods": names, "shapes": self.outline(config, config.methods).shapes})
 
     def _base(self, config: JobConfig) -> tuple[BaseArchitecture, dict[str, nn.Module]]:
         from inlay.base.families import read_base

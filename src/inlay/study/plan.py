@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inlay.data.tabletop.subjects import SUBJECTS
+from inlay.run.config import JobConfig
 from inlay.run.record import read_record
 from inlay.study.cells import Cell, LeftOut, expand
 from inlay.study.directory import cell_directory, choices
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 FIXED_BYTES = 400_000
 """Pictures, trace and record of a run, about."""
+SENTENCES = 25
+"""Of DreamBooth's protocol."""
+_SUBJECTS = frozenset(f"tabletop:subject/{name}" for name in SUBJECTS)
 OWN_SECONDS = 3.0
 """Of a run apart from arithmetic: attaching, hashing, saving; about."""
 
@@ -159,27 +164,55 @@ def _cache_facts(plan: Plan) -> tuple[str, str, str | None]:
     return plan.base, plan.data.source, plan.data.hash
 
 
-def _flops(plan: Plan) -> int | None:
-    """Return the arithmetic of one run: training, and previews before and after it."""
-    if plan.work.training_flops is None:
+def _steps(config: JobConfig, plan: Plan) -> int | None:
+    """Return the steps of a run, None when the clock or an unknown number of pictures ends it."""
+    if plan.data.images_per_epoch is None:
+        return config.train.steps
+    return config.train.total_steps(plan.data.images_per_epoch)
+
+
+def _flops(config: JobConfig, plan: Plan) -> int | None:
+    """Return the arithmetic of one run: training, previews before and after it, and the pictures of its evaluation."""
+    steps = _steps(config, plan)
+    if steps is None:
         return None
-    return plan.work.training_flops + 2 * plan.work.preview_flops + getattr(plan.work, "evaluation_flops", 0)
+    step = plan.work.forward_step_flops + plan.work.backward_step_flops
+    return steps * step + _drawing_flops(config, plan)
+
+
+def _drawing_flops(config: JobConfig, plan: Plan) -> int:
+    preview, evaluate = config.preview, config.evaluate
+    prompts = len(preview.prompts) if preview.prompts else 1 if config.data.prompt else 4
+    flops = 2 * plan.work.preview_flops
+    if evaluate is None:
+        return flops
+    asked = len(evaluate.prompts) if isinstance(evaluate.prompts, tuple) else prompts
+    if evaluate.prompts == "dreambooth" or (evaluate.prompts is None and config.data.source in _SUBJECTS):
+        asked = SENTENCES
+    steps = _steps(config, plan) or 0
+    rounds = 1 + (3 if evaluate.symptoms else 0) + (1 + steps // evaluate.every if evaluate.every else 0)
+    # A picture costs its calls of the denoiser, twice as much with guidance; the decoder's share is small.
+    each = (
+        plan.work.preview_flops / (prompts * preview.pictures) / (preview.steps * (1 if preview.guidance == 1 else 2))
+    )
+    calls = asked * evaluate.pictures * evaluate.steps * (1 if evaluate.guidance == 1 else 2)
+    return flops + round(rounds * calls * each)
 
 
 def _group(plan: Plan, cells: Sequence[Cell], measured: Sequence[float], speed: float | None) -> Group:
     methods = " + ".join(method.name for method in plan.methods)
     tasks = sorted({cell.task for cell in cells if cell.task is not None})
-    flops = _flops(plan)
+    flops = _flops(cells[0].config, plan)
     estimate = None if speed is None or flops is None else flops / speed + OWN_SECONDS
     minutes = cells[0].config.train.minutes
     if minutes is not None:
-        drawing = 0.0 if speed is None else 2 * plan.work.preview_flops / speed
+        drawing = 0.0 if speed is None else _drawing_flops(cells[0].config, plan) / speed
         estimate = 60 * minutes + drawing + OWN_SECONDS
     return Group(
         name=f"{methods} on {', '.join(tasks)}" if tasks else methods,
         cells=len(cells),
         trainable_parameters=plan.trainable_parameters,
-        steps=plan.effective.steps,
+        steps=_steps(cells[0].config, plan),
         run_flops=flops,
         run_seconds=sum(measured) / len(measured) if measured else estimate,
         measured=bool(measured),
@@ -206,7 +239,9 @@ def _speed(
     probe: bool,
 ) -> tuple[float | None, str]:
     """Return the FLOP/s of a worker and where they come from."""
-    finished = [(_flops(plans[key]), value) for key, values in measured.items() for value in values]
+    finished = [
+        (_flops(members[key][0].config, plans[key]), value) for key, values in measured.items() for value in values
+    ]
     pairs = [(flops, value) for flops, value in finished if flops is not None]
     if pairs:
         return sum(flops for flops, _ in pairs) / sum(value for _, value in pairs), f"{len(pairs)} finished runs"

@@ -158,8 +158,9 @@ class RandomDesign(Settings):
 class Tuning(Settings):
     """An equal budget of runs for finding one setting, the learning rate as a rule, before anything is compared.
 
-    Every combination of the factors in `by`, on every task, tries the same levels. The best by a metric of validation
-    data is written to the ledger, and only then do the cells of the study begin.
+    Every combination of the factors in `by` tries the same levels. The best by a metric of validation data is written
+    to the ledger, and only then do the cells of the study begin. Pictures of the test are not drawn meanwhile:
+    `evaluate` is off, unless `run` sets it.
     """
 
     key: str = "train.learning_rate"
@@ -167,7 +168,7 @@ class Tuning(Settings):
     levels: Annotated[tuple[int | float | str, ...], Field(min_length=2), BeforeValidator(_numbers)]
     """The values to try."""
     by: tuple[str, ...] = ()
-    """Factors for whose levels it is found apart; others are at their first level meanwhile."""
+    """Factors for whose levels it is found apart, `task` among them; others are at their first level meanwhile."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1000,)
     """Seeds of these runs; other ones than those of the study."""
     metric: str = "validation_loss"
@@ -279,7 +280,7 @@ class Study(Settings):
                     if known and level not in known:
                         yield f"leave_out.{number}.{name}: {level!r} is no level of it; allowed: {_list(known)}"
         if self.tuning is not None:
-            unknown = sorted(set(self.tuning.by) - set(self.factors))
+            unknown = sorted(set(self.tuning.by) - {*self.factors, *(["task"] if self.tasks else [])})
             if unknown:
                 yield f"tuning.by: no factors are called {', '.join(unknown)}; allowed: {', '.join(self.factors)}"
             shared = sorted(set(self.tuning.seeds) & set(self.seeds or ()))
