@@ -1,0 +1,90 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from inlay.cli.main import main
+from tests.study.studies import stated
+
+
+@pytest.fixture
+def study_file(tiny_base, photos, tmp_path):
+    data = stated(tiny_base, photos, title="Where?")
+    data["factors"]["pair"]["levels"]["no"] = {"method.input": "FFN_in", "method.output": "SA_in"}
+    path = tmp_path / "where.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_plan_run_status(study_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "plan", str(study_file)]) == 2
+    assert "pair=no: method: FFN_in -> SA_in: SA_in is computed before FFN_in" in capsys.readouterr().err
+    few = ["factors.pair.levels.no.method\\.output=x"]  # a key with a dot cannot be reached by an override
+    assert main(["study", "plan", str(study_file), *few]) == 2
+    capsys.readouterr()
+    data = yaml.safe_load(study_file.read_text())
+    del data["factors"]["pair"]["levels"]["no"]
+    data["factors"]["method.scale"] = [1]
+    study_file.write_text(yaml.safe_dump(data))
+
+    assert main(["study", "plan", str(study_file), "--speed", "1e9", "--workers", "1", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["cells"], plan["runs"], plan["done"]) == (2, 2, 0)
+    [group] = plan["groups"]
+    assert (group["cells"], group["steps"]) == (2, 3)
+    assert plan["finish_seconds"] == pytest.approx(2 * group["run_seconds"])
+    assert plan["disk_bytes"] > 2 * group["result_bytes"]
+    assert main(["study", "plan", str(study_file), "--cells"]) == 0
+    assert "CA_1_s0_" in capsys.readouterr().out
+
+    assert main(["study", "run", str(study_file), "--workers", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "directory": "runs/where",
+        "total": 2,
+        "done": 2,
+        "failed": 0,
+        "stopped": False,
+    }
+    assert main(["study", "status", str(study_file)]) == 0
+    shown = capsys.readouterr().out
+    assert "Where?: full factorial: all 2 combinations" in shown
+    assert "nobody is at work on it" in shown
+
+    assert main(["study", "plan", "runs/where", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["done"] == 2
+    assert plan["speed_from"] == "2 finished runs"
+    assert plan["groups"][0]["measured"]
+    assert plan["finish_seconds"] == 0
+
+
+def test_a_directory_that_is_no_study_is_said(tmp_path, capsys):
+    assert main(["study", "status", str(tmp_path)]) == 2
+    assert "not a study directory" in capsys.readouterr().err
+    assert main(["study", "run", str(tmp_path)]) == 2
+
+
+def test_workers_and_cluster_exclude_each_other(study_file, capsys):
+    assert main(["study", "run", str(study_file), "--workers", "2", "--cluster", "auto"]) == 2
+    assert "leave out one" in capsys.readouterr().err
+
+
+def test_status_and_tables_do_without_torch():
+    code = (
+        "import sys; import inlay.cli.study, inlay.study.status, inlay.study.table, inlay.study.settings; "
+        "print([name for name in ('torch', 'diffusers', 'transformers', 'peft', 'ray') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_planning_imports_no_more_than_a_plan_of_one_run():
+    code = (
+        "import sys; import inlay.study.plan, inlay.study.cells, inlay.study.pool; "
+        "print([name for name in ('diffusers', 'transformers', 'peft', 'accelerate', 'ray') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
