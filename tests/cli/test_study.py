@@ -22,9 +22,6 @@ def test_plan_run_status(study_file, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["study", "plan", str(study_file)]) == 2
     assert "pair=no: method: FFN_in -> SA_in: SA_in is computed before FFN_in" in capsys.readouterr().err
-    few = ["factors.pair.levels.no.method\\.output=x"]  # a key with a dot cannot be reached by an override
-    assert main(["study", "plan", str(study_file), *few]) == 2
-    capsys.readouterr()
     data = yaml.safe_load(study_file.read_text())
     del data["factors"]["pair"]["levels"]["no"]
     data["factors"]["method.scale"] = [1]
@@ -38,7 +35,7 @@ def test_plan_run_status(study_file, tmp_path, capsys, monkeypatch):
     assert plan["finish_seconds"] == pytest.approx(2 * group["run_seconds"])
     assert plan["disk_bytes"] > 2 * group["result_bytes"]
     assert main(["study", "plan", str(study_file), "--cells"]) == 0
-    assert "CA_1_s0_" in capsys.readouterr().out
+    assert "CA_s0_" in capsys.readouterr().out
 
     assert main(["study", "run", str(study_file), "--workers", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
