@@ -72,6 +72,7 @@ def to_svg(figure: Figure, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(?<=\bid=")|(?<=href="#)|(?<=url\(#)', f"{name}-", text)
-    for colour, variable in ((INK, "--ink"), (SOFT, "--soft"), (LINE, "--line")):
+    lines = [(colour, f"--r{place}") for place, colour in enumerate(COLOURS)]
+    for colour, variable in ((INK, "--ink"), (SOFT, "--soft"), (LINE, "--line"), *lines):
         text = text.replace(colour, f"var({variable})")
     return re.sub(r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"', r'<svg \1class="chart"', text, count=1)
