@@ -83,7 +83,7 @@ def main() -> None:
         spent = time.monotonic() - began
         left = f", {spent / number * (len(missing) - number) / 60:.0f} min left" if number else ""
         print(f"{cell.name} ({number + 1} of {len(missing)}{left})", flush=True)
-        write_json(cell.record, measure(cell, arguments.runs / cell.name, reference))
+        write_json(cell.record, rounded(measure(cell, arguments.runs / cell.name, reference)))
 
 
 def measure(cell: Cell, directory: Path, reference: Reference) -> dict[str, Any]:
