@@ -166,7 +166,7 @@ def draw_convergence(table: Table, path: Path) -> None:
                 continue
             values = np.array([[entry["value"] for entry in record["distances"]] for record in records])
             steps = np.array(MEASURED) * (1 + 0.02 * (number - 1.5))  # side by side, or bars would hide each other
-            halves = [mean_interval(column.tolist())[1] or 0.0 for column in values.T]
+            halves = [mean_interval(column.tolist())[1] or float("nan") for column in values.T]
             label = f"{name} ({len(records)} seeds)"
             panel.errorbar(steps, values.mean(0), halves, color=COLOURS[name], marker="o", ms=4, capsize=3, label=label)
             panel.plot(np.tile(steps, (len(values), 1)).T, values.T, ".", color=COLOURS[name], ms=3, alpha=0.5)
@@ -174,6 +174,7 @@ def draw_convergence(table: Table, path: Path) -> None:
         panel.set_xlabel("steps")
         panel.set_yscale("log")
         panel.set_xscale("log")
+        panel.set_xlim(MEASURED[0] * 0.9, MEASURED[-1] * 1.1)
         panel.set_xticks(MEASURED, [str(step) for step in MEASURED])
         panel.minorticks_off()
         panel.grid(alpha=0.25)
