@@ -119,6 +119,25 @@ def test_positions_are_mapped_compared_as_pairs_and_empty_cells_admitted():
     assert "the sample" not in to_text(report)
 
 
+def test_pairs_in_one_factor_are_also_tested_by_their_ends():
+    rows = [
+        Row(
+            row.cell,
+            {"position": f"{row.factors['input']} -> {row.factors['output']}"},
+            None,
+            None,
+            "done",
+            metrics=row.metrics,
+        )
+        for row in positions(1, 1, 0.0)
+    ]
+    report = make_report(rows, Facts(), draws=DRAWS)
+    alone = {one.test.name: one.test for one in report.parts[0].analysis.one_way}
+    assert alone["input position"].f == pytest.approx(11.9, abs=0.05)
+    assert alone["output position"].p == pytest.approx(0.61, abs=0.005)
+    assert report.parts[0].pictures[0].name == "positions-clip_i"
+
+
 @pytest.mark.parametrize(
     ("factors", "found"),
     [

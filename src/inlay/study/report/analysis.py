@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inlay.errors import ConfigError
 from inlay.study.report.facts import Facts, higher_is_better
+from inlay.study.report.heatmap import find_positions
 from inlay.study.report.words import show
 from inlay.study.statistics import mixed as random_effects
 from inlay.study.statistics.adjust import benjamini_hochberg, holm
@@ -146,7 +147,12 @@ def analyse(rows: Sequence[Row], metric: str, facts: Facts, draws: int = 9999) -
         factors=factors,
         blocks=blocks,
         constant=tuple(name for name in names if len(levels[name]) < 2),
-        one_way=tuple(found for name in factors if (found := _one_way(sample, name)) is not None),
+        one_way=tuple(
+            found
+            for part in (sample, _ends(used, metric))
+            for name in (part.factors if part is not None and part is not sample else factors)
+            if part is not None and (found := _one_way(part, name)) is not None
+        ),
         table=table,
         lines=tuple(_lines(table, factors, draws)) if table else (),
         pooled=tuple(pooled),
@@ -185,6 +191,18 @@ def choose_terms(
             continue
         terms, space = [*terms, term], larger
     return tuple(terms), tuple(pooled)
+
+
+def _ends(rows: Sequence[Row], metric: str) -> Sample | None:
+    """Return the runs by input and by output position, where one factor of the study names the pair of both."""
+    positions = find_positions(rows)
+    if positions is None or positions.input != positions.output:
+        return None
+    pairs = [pair for row in rows if (pair := positions.of(row)) is not None]
+    if len(pairs) < len(rows):
+        return None
+    ends = {"input position": [one for one, _ in pairs], "output position": [other for _, other in pairs]}
+    return make_sample([row.metrics[metric] for row in rows], ends)  # type: ignore[arg-type]
 
 
 def _one_way(sample: Sample, name: str) -> OneWay | None:

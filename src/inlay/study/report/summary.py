@@ -89,6 +89,21 @@ def _effects(first: Analysis) -> list[Sentence]:
     )
     for line in ranked:
         said.append(_effect(first, line))
+    tested = [one for one in first.one_way if one.test.f is not None and one.test.effect is not None]
+    if len(tested) > 1:
+        tested.sort(key=lambda one: -(one.test.f or 0.0))
+        figures = [
+            f"{one.test.name} F({one.test.freedom}, {one.error_freedom}) = {number(one.test.f)}, "
+            f"{p_equals(one.test.p or 0.0)}"
+            for one in tested
+        ]
+        said.append(
+            Sentence(
+                "caution",
+                f"Each factor alone, all else counted as chance, as publications test it: {'; '.join(figures)}. These "
+                "p are not adjusted.",
+            )
+        )
     if first.constant:
         said.append(
             Sentence("open", f"Nothing can be said about {listed(first.constant)}: all results have the same level.")
