@@ -215,7 +215,7 @@ def test_a_stop_is_kept_and_the_run_goes_on_to_the_same_weights(tmp_path):
     assert (resumed.resumed_from, resumed.steps, resumed.stopped) == (3, 6, False)
     assert torch.equal(again.weight, whole.weight)
     assert all(
-        torch.equal(one, other) for one, other in zip(again.loop.ema._averages, whole.loop.ema._averages, strict=True)
+        torch.equal(one, other) for one, other in zip(again.loop.ema.values(0), whole.loop.ema.values(0), strict=True)
     )
     assert resumed.smoothed_loss == Toy(tmp_path / "whole2").run().smoothed_loss
     assert resumed.seconds > outcome.seconds
