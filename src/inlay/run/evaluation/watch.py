@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Watch:
         self.questions: Questions = questions(self.settings, config, captions)
         self.drawing = Drawing.of(self.settings, side, config.train.precision)
         self.lens = Lens(extractors(self.settings, config.base.model), str(base.device))
-        self.training: tuple[NDArray[np.uint8], ...] = shown(dataset.examples[: self.settings.references], side)
+        self.dataset = dataset
         if self.settings.reference is None:
             self.references = References("the training pictures", self.training)
         else:
@@ -98,6 +99,11 @@ class Watch:
         self.last: Measured | None = None
         self.spent = 0.0
         """Seconds in measurements."""
+
+    @cached_property
+    def training(self) -> tuple[NDArray[np.uint8], ...]:
+        """The first pictures that the run learns, as it sees them."""
+        return shown(self.dataset.examples[: self.settings.references], self.dataset.resolution)
 
     def begin(self) -> None:
         """Measure the base, before anything is trained: where every metric starts, and the threshold of symptoms."""
