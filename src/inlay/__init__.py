@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from inlay.run.plan import Plan
 
 __version__ = "0.1.0"
-__all__ = ["average", "plan", "pretrain", "sample", "tune"]
+__all__ = ["average", "evaluate", "plan", "pretrain", "sample", "tune"]
 
 
 def plan(**sections: Any) -> Plan:
@@ -81,6 +81,39 @@ def average(run: str | Path, sigma_rel: float, out: str | Path | None = None) ->
     from inlay.run.average import average
 
     return average(run, sigma_rel, out)
+
+
+def evaluate(
+    target: str | Path,
+    against: str | Path | None = None,
+    adapters: Sequence[str | Path] = (),
+    into: str | Path | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure a run directory, a base with adapter files, or a folder of pictures, alone or against another.
+
+    Args:
+        target: what to measure.
+        against: another one, drawn with the same prompts and noise.
+        adapters: files for ``target``.
+        into: where `evaluation.json` and `evaluation.png` go; by default as `inlay evaluate` does.
+        settings: those of a run file's section `evaluate`, for instance ``reference="photos/rex"``.
+
+    Returns:
+        What `evaluation.json` holds.
+
+    Raises:
+        InlayError: the targets cannot be read, measured or compared.
+    """
+    from pathlib import Path
+
+    from inlay.run.evaluation.evaluate import evaluate as measure
+    from inlay.run.evaluation.target import Target
+    from inlay.run.job import Silent
+
+    first = Target.of(str(target), [Path(adapter) for adapter in adapters])
+    second = Target.of(str(against)) if against is not None else None
+    return measure(first, second, _plain(settings), Silent(), Path(into) if into is not None else None)[0]
 
 
 def _execute(kind: Any, sections: dict[str, Any]) -> Result:

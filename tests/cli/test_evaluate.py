@@ -57,6 +57,16 @@ def test_a_run_is_measured_into_its_directory(runs, capsys):
     assert again["symptoms"] == []
 
 
+def test_the_function_returns_what_the_command_prints(runs, capsys, tmp_path):
+    import inlay
+
+    stated = {"steps": 2, "pictures": 2, "features": ["tabletop"], "symptoms": False, "prompts": ["a sks dog", "sks"]}
+    answer = inlay.evaluate(runs[0], into=tmp_path / "function", **stated)
+    printed = run_json(capsys, runs[0], *FAST, "-p", "a sks dog", "-p", "sks", "--no-symptoms", "--into", tmp_path)
+    assert answer["metrics"] == printed["metrics"]
+    assert json.loads((tmp_path / "function" / "evaluation.json").read_text())["metrics"] == answer["metrics"]
+
+
 def test_two_runs_are_compared_in_pairs(runs, capsys, tmp_path):
     answer = run_json(
         capsys, runs[0], runs[1], *FAST, *ASKED, "--class-prompt", "a photo of dog", "--class-prompt", "dog",
