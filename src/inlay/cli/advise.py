@@ -68,6 +68,7 @@ def command(
         from inlay.cli.quiet import quiet_libraries
 
         quiet_libraries()
+        typer.echo(f"planning {len(records.candidates)} settings on {base}; a few minutes for a large model", err=True)
         records = for_base(records, str(base))
     advice = advising.choose(records, limits)
     lines = advising.explain(advice)
