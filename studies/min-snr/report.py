@@ -25,6 +25,7 @@ from inlay.metrics.intervals import student_quantile
 
 COLOURS = {"constant": "#6b7280", "snr": "#1f4e96", "max_snr": "#8b4aa3", "min_snr": "#c2571a"}
 LEVEL = 0.95
+SEEDS = 3
 PARTS = 9
 """Tenths of the timesteps that are drawn. In the last one hardly any signal is left, and the error of eps over S, which
 is that of the clean picture, has no bound."""
@@ -215,7 +216,7 @@ def draw_losses(table: Table, path: Path) -> None:
         panel.set_yscale("log")
         panel.grid(alpha=0.25)
         panel.legend(frameon=False, fontsize=8)
-    panels[0].set_ylabel("error of the clean picture, over that of constant weights")
+    panels[0].set_ylabel("error of x0, over constant weights")
     figure.savefig(path)
 
 
@@ -275,12 +276,8 @@ def main() -> None:
         "",
         "Written by `report.py` from the records; the protocol is in [README.md](README.md).",
         "",
-        f"{len(records)} trainings of {len(wanted)} settings are there; "
-        + (
-            f"{min(counts.values())} to {max(counts.values())} seeds of {len(counts)} settings."
-            if counts
-            else "none yet."
-        ),
+        f"{len(records)} of {len(protocol.cells(SEEDS))} trainings are there: {len(counts)} of {len(wanted)} settings, "
+        + (f"with {min(counts.values())} to {max(counts.values())} of {SEEDS} seeds." if counts else "none yet."),
         "",
     ]
     if records:

@@ -53,7 +53,7 @@ def test_a_training_becomes_a_record_and_is_not_repeated(scripts, tmp_path, monk
     assert "eps-snr-seed0" not in listed
     report.main()
     said = (tmp_path / "report.md").read_text()
-    assert "1 trainings of 18 settings" in said
+    assert "1 of 54 trainings are there: 1 of 18 settings" in said
     assert "not run yet" in said
 
 
