@@ -55,7 +55,7 @@ class Cluster:
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            import ray  # pyright: ignore[reportMissingImports] - an extra
+            import ray.exceptions  # pyright: ignore[reportMissingImports] - an extra
         except ModuleNotFoundError:
             raise ConfigError("--cluster needs Ray: pip install 'inlay[cluster]'") from None
         self._ray = ray
