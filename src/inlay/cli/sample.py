@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from inlay.cli.console import console, emit_json
 from inlay.errors import ConfigError
 
+if TYPE_CHECKING:
+    from inlay.objective.settings import Sampler
+
 
 def command(
     target: Annotated[str, typer.Argument(help="A run directory, or a base: tabletop, a directory, a hub id.")],
-    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to draw; may be given several times.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="What to draw; may be given several times.")
+    ] = None,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option("--class", "-c", help="Of a model of classes: a name or number; by default the first ten."),
+    ] = None,
     adapter: Annotated[
         list[Path] | None,
         typer.Option("--adapter", "-a", help="An adapter file of any format to draw with; may be given several times."),
@@ -23,8 +32,12 @@ def command(
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", "-n", min=1, help="Pictures of each prompt.")] = 4,
     seed: Annotated[int, typer.Option("--seed", help="Of the first picture; the next have the next seeds.")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="DPM-Solver++ steps.")] = 25,
-    guidance: Annotated[float, typer.Option("--guidance", help="Classifier-free guidance; 1 for none.")] = 7.0,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of the sampler.")] = 25,
+    sampler: Annotated[str, typer.Option("--sampler", help="dpm (DPM-Solver++) or heun (EDM).")] = "dpm",
+    guidance: Annotated[
+        float | None,
+        typer.Option("--guidance", help="Classifier-free guidance; 1 for none. By default 7, of classes 1.5."),
+    ] = None,
     negative_prompt: Annotated[str, typer.Option("--negative-prompt", help="What to lead away from.")] = "",
     size: Annotated[str | None, typer.Option("--size", help="Pixels: SIDE or WIDTHxHEIGHT; the base's own.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where to; by default TARGET/samples, or samples/.")] = None,
@@ -38,17 +51,18 @@ def command(
     quiet_libraries()
     from inlay.run.adapters import load_adapted
     from inlay.run.directory import RUN_FILE
-    from inlay.run.draw import draw, load_target, save_drawn
+    from inlay.run.draw import draw, load_target, save_drawn, wanted
 
     with TerminalReporter(to_stderr=json) as reporter:
         if strength and not adapter:
             raise ConfigError("--strength: there is no --adapter that it could be of")
         base = load_adapted(target, adapter, strength or ()) if adapter else load_target(target)
-        for text in base.overlong(prompt):
+        prompts = wanted(base, prompt or [], class_ or [])
+        for text in base.overlong(prompts):
             reporter.note(f"the text encoder sees only the beginning of the prompt {text!r}")
         drawn = draw(
             base,
-            prompt,
+            prompts,
             pictures,
             seed,
             steps,
@@ -56,6 +70,7 @@ def command(
             negative_prompt,
             dimensions,
             progress=lambda done, total: reporter.progress("drawing", done, total),
+            sampler=cast("Sampler", sampler),
         )
     is_run = (Path(target) / RUN_FILE).is_file()
     paths = save_drawn(drawn, out or (Path(target) / "samples" if is_run else Path("samples")))

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from inlay.objective.path import Path
 
 
+Sampler = Literal["dpm", "heun"]
+"""How pictures are drawn; see :mod:`inlay.objective.solvers`."""
+
+
 class Objective(Settings):
     """What a training step minimises: the error of a prediction, weighted by timestep, at drawn timesteps."""
 

@@ -11,7 +11,7 @@ from inlay.base.scratch import CLASS_GUIDANCE, Scratch
 from inlay.base.settings import NONE, BaseSettings, PathSettings
 from inlay.data.settings import DataSettings
 from inlay.methods import METHODS, Full, Method
-from inlay.objective.settings import Objective
+from inlay.objective.settings import Objective, Sampler
 from inlay.run.denoisers import AnyDenoiser
 from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.run.load import SHORTHANDS, config_hash
@@ -39,8 +39,10 @@ class PreviewSettings(Settings):
     """Pictures a prompt."""
     every: Annotated[int, Field(ge=1)] | None = None
     """Steps between previews during training; null for none but before and after."""
+    sampler: Sampler = "dpm"
+    """`dpm` is DPM-Solver++ of order 2, `heun` the solver of EDM."""
     steps: Annotated[int, Field(ge=1)] = 25
-    """Calls of the denoiser a picture."""
+    """Steps of the sampler; each is one call of the denoiser, with `heun` two but for the last."""
     guidance: Annotated[float, Field(ge=0)] = 7.0
     """Scale of classifier-free guidance; 1 for none."""
     negative_prompt: str = ""

@@ -16,6 +16,7 @@ from inlay.run.class_images import DRAWN_TOGETHER, ClassImagesPlan
 from inlay.run.config import JobConfig
 from inlay.run.cost import Arithmetic, forward_cost, step_cost
 from inlay.run.machine import Machine
+from inlay.run.solver import make_solver
 from inlay.train.diffusion import PIXELS_AT_ONCE
 from inlay.train.precision import LOWERED
 
@@ -152,7 +153,8 @@ def footprint(
     )
     decoded_at_a_time = min(at_a_time, decoded_together((side, side)))
     decoded = forward_cost(base, full, lambda: base.decode(torch.empty(decoded_at_a_time, *latent_shape)))
-    picture_flops = config.preview.steps * called.flops // at_a_time + decoded.flops // decoded_at_a_time
+    calls = make_solver(base, config.preview.sampler, config.preview.steps).calls
+    picture_flops = calls * called.flops // at_a_time + decoded.flops // decoded_at_a_time
 
     trained = sum(parameter.nbytes for parameter in owned.values())
     average = trained * train.averages

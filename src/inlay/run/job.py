@@ -35,6 +35,7 @@ from inlay.run.evaluation.during import Evaluation
 from inlay.run.load import to_yaml
 from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
 from inlay.run.record import command_line, hardware, now, versions, write_record
+from inlay.run.solver import make_solver
 from inlay.run.words import check_words
 from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
@@ -370,6 +371,7 @@ class Job:
                 preview.guidance,
                 preview.negative_prompt,
                 progress=lambda done, total: self.reporter.progress("drawing previews", done, total),
+                solver=make_solver(self.base, preview.sampler, preview.steps),
             )
 
     def _draw_before(self) -> torch.Tensor | None:

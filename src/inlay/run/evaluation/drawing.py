@@ -20,6 +20,7 @@ from inlay.data.views import center_view, pixels
 from inlay.errors import DataError
 from inlay.randomness import derive
 from inlay.run.evaluation.settings import EvaluateSettings
+from inlay.run.solver import make_solver
 from inlay.train.precision import Precision, autocast
 
 GRID = re.compile(r"\d{4}-grid\.png")
@@ -104,6 +105,16 @@ class Drawing:
                 self.negative_prompt,
                 progress=lambda done, total: progress(len(texts) * done // total, len(texts)),
             ).numpy()
+        found = sample(
+            base,
+            texts,
+            noise,
+            self.steps,
+            self.guidance,
+            self.negative_prompt,
+            progress=lambda done, total: progress(len(texts) * done // total, len(texts)),
+            solver=make_solver(base, "dpm", self.steps),
+        ).numpy()
         plain = tuple(name for name in names for _ in range(self.pictures))
         return Shots(tuple(found), plain, self.pairing(names, purpose))
 
