@@ -39,7 +39,8 @@ class _Solver(ABC):
             ConfigError: the path has no such prediction.
         """
         path.require(prediction)
-        self.path, self.prediction, self.steps = path, prediction, steps
+        self.path, self.steps = path, steps
+        self.prediction: Prediction = prediction
         at = torch.arange(path.timesteps)
         self._alpha, self._sigma = path.alpha(at), path.sigma(at)
         self._level = self._sigma / self._alpha

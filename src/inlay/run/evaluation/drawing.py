@@ -104,17 +104,8 @@ class Drawing:
                 self.guidance,
                 self.negative_prompt,
                 progress=lambda done, total: progress(len(texts) * done // total, len(texts)),
+                solver=make_solver(base, "dpm", self.steps),
             ).numpy()
-        found = sample(
-            base,
-            texts,
-            noise,
-            self.steps,
-            self.guidance,
-            self.negative_prompt,
-            progress=lambda done, total: progress(len(texts) * done // total, len(texts)),
-            solver=make_solver(base, "dpm", self.steps),
-        ).numpy()
         plain = tuple(name for name in names for _ in range(self.pictures))
         return Shots(tuple(found), plain, self.pairing(names, purpose))
 
