@@ -48,7 +48,7 @@ def make_tiny_xl() -> dict[str, Any]:
 def xl_inputs() -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
     """Return what the tiny XL's denoiser takes."""
     random = torch.Generator().manual_seed(1)
-    added = {"text_embeds": torch.randn(1, 32, generator=random), "time_ids": torch.ones(1, 6)}
+    added = {"text_embeds": torch.randn(1, 24, generator=random), "time_ids": torch.ones(1, 6)}
     noisy, states = torch.randn(1, 4, 8, 8, generator=random), torch.randn(1, 5, 48, generator=random)
     return noisy, torch.tensor([17]), states, added
 

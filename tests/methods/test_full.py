@@ -99,7 +99,7 @@ def test_a_pattern_that_is_found_nowhere_is_refused():
     [
         ({"parameters": "attn["}, r"'attn\[' is no regular expression"),
         ({"components": []}, "at least 1 item"),
-        ({"components": ["vae"]}, "'unet' or 'text_encoder'"),
+        ({"components": ["vae"]}, "'text_encoder' or 'text_encoder_2'"),
     ],
 )
 def test_impossible_settings_are_refused(given: dict[str, Any], message: str):
