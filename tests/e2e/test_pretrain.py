@@ -52,7 +52,8 @@ def test_classes_without_a_base(denoiser: str, pictures: Path, tmp_path: Path):
     run_file = tmp_path / "run.yaml"
     run_file.write_text(RUN.format(pictures=pictures, denoiser=denoiser, size=DENOISERS[denoiser]))
     plan = json.loads(inlay("plan", run_file, "--json"))
-    inlay("pretrain", run_file, f"output={tmp_path / 'whole'}")
+    said = inlay("pretrain", run_file, f"output={tmp_path / 'whole'}")
+    assert "--class 0" in said
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
     assert record["status"] == "done"
     assert record["costs"]["trainable_parameters"] == plan["trainable_parameters"]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from inlay.cli.console import console, emit_json
+from inlay.cli.tune import asked_for
 from inlay.errors import ConfigError
 
 FAR = 0.05
@@ -39,6 +40,7 @@ def command(
 
     quiet_libraries()
     from inlay.run.average import average
+    from inlay.run.directory import read_config
 
     made = []
     with TerminalReporter(to_stderr=json) as reporter:
@@ -66,5 +68,5 @@ def command(
     for one in made:
         how = "as stored" if one.distance == 0 else f"its profile to within {100 * one.distance:.2g} %"
         console.print(f"sigma_rel {one.sigma_rel:g}: {one.directory} ({how})", soft_wrap=True)
-    again = shlex.join(["inlay", "sample", str(made[0].directory), "--prompt", "a prompt of yours"])
+    again = shlex.join(["inlay", "sample", str(made[0].directory), *asked_for(read_config(made[0].directory))])
     console.print(f"draw with    {again}", soft_wrap=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inlay.cli.console import console, emit_json, human_bytes, human_count, human_seconds
 from inlay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from inlay.run.config import JobConfig
 
 INTERRUPTED = 130
 """Exit code of a run that the user stopped, as the shell reports Ctrl-C."""
@@ -66,14 +69,31 @@ def run(run_file: Path, overrides: list[str], json: bool, pretrain: bool) -> Non
         f"done: {costs['steps']} steps in {human_seconds(costs['training_seconds'])}, "
         f"{human_count(costs['trainable_parameters'])} trained parameters, {human_bytes(costs['result_bytes'])}"
     )
-    console.print(f"  look at      {directory / 'samples.png'}   (before and after)", soft_wrap=True)
+    tuned = result.record["kind"] == "tune"
+    console.print(
+        f"  look at      {directory / 'samples.png'}{'   (before and after)' if tuned else ''}", soft_wrap=True
+    )
     console.print(f"  loss curve   {directory / 'loss.png'}", soft_wrap=True)
     if "symptoms" in result.record:
         console.print(f"  figures      {directory / 'evaluation.json'}, {directory / 'evaluation.png'}", soft_wrap=True)
     for name in result.record["files"]:
         console.print(f"  result       {directory / name}", soft_wrap=True)
-    again = shlex.join(["inlay", "sample", str(directory), "--prompt", config.data.prompt or "a prompt of yours"])
-    console.print(f"  draw more    {again}", soft_wrap=True)
+    console.print(
+        f"  draw more    {shlex.join(['inlay', 'sample', str(directory), *asked_for(config)])}", soft_wrap=True
+    )
+
+
+def asked_for(config: JobConfig) -> list[str]:
+    """Return what `inlay sample` is told to draw with a run's model: a prompt, a class, or nothing."""
+    from inlay.run.config import PretrainConfig
+
+    conditioning = config.conditioning if isinstance(config, PretrainConfig) else None
+    if conditioning is None or conditioning.name == "text":
+        return ["--prompt", config.data.prompt or "a prompt of yours"]
+    if conditioning.name == "none":
+        return []
+    named = conditioning.classes
+    return ["--class", named[0] if isinstance(named, tuple) else "0"]
 
 
 def output_directory(output: str | None, run_file: Path) -> Path:
