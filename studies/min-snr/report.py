@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,11 @@ def locality(record: dict[str, Any]) -> list[str]:
     return [f"- mean change of the loss by the distance from the bin trained on, in bins: {', '.join(shown)}"]
 
 
+def _range(counts: Iterable[int]) -> str:
+    least, most = min(counts := list(counts)), max(counts)
+    return f"{least} to {most}" if least < most else f"{least}"
+
+
 def main() -> None:
     """Write the report."""
     table = gather(protocol.read_records())
@@ -277,7 +282,7 @@ def main() -> None:
         "Written by `report.py` from the records; the protocol is in [README.md](README.md).",
         "",
         f"{len(records)} of {len(protocol.cells(SEEDS))} trainings are there: {len(counts)} of {len(wanted)} settings, "
-        + (f"with {min(counts.values())} to {max(counts.values())} of {SEEDS} seeds." if counts else "none yet."),
+        + (f"with {_range(counts.values())} of {SEEDS} seeds." if counts else "none yet."),
         "",
     ]
     if records:
