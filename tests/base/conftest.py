@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import StableDiffusion, load_base
+from inlay.base.stable_diffusion import StableDiffusion
 from tests.tiny import make_tiny_pipeline
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from inlay.base.families import load_base
 from inlay.base.locate import EMBEDDED
 from inlay.base.sampling import initial_noise, sample
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import load_base
 from inlay.data.tabletop import World, vocabulary
 
 

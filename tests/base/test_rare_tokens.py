@@ -98,7 +98,7 @@ def test_embeddings_are_evidence(tokenizer, embedding):
 
 
 def test_the_embedding_is_read_alone(tiny_base, tmp_path):
-    from inlay.base.stable_diffusion import load_base
+    from inlay.base.families import load_base
     from tests.tiny import make_tiny_checkpoint
 
     settings = BaseSettings(model=str(tiny_base))

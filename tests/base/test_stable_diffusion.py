@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from inlay.base.architecture import read_architecture
+from inlay.base.families import load_base
 from inlay.base.locate import locate
+from inlay.base.scratch import Scratch
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import PARTS, StableDiffusion, load_base
+from inlay.base.stable_diffusion import PARTS, StableDiffusion
 from inlay.errors import ConfigError
 from tests.tiny import make_tiny_checkpoint
 
@@ -291,7 +293,7 @@ def test_a_denoiser_from_scratch_follows_from_the_seed(copied: Path, first: Path
     settings = BaseSettings(model=str(copied))
     (copied / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     state = torch.random.get_rng_state()
-    one, same, other = (load_base(settings, SCRATCH, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (load_base(settings, Scratch(SCRATCH, "text", None, "auto"), seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert_equal_weights(one.unet, same.unet)
     assert not torch.equal(one.unet.conv_in.weight, other.unet.conv_in.weight)
@@ -300,6 +302,14 @@ def test_a_denoiser_from_scratch_follows_from_the_seed(copied: Path, first: Path
     assert one.unet.config.cross_attention_dim == 32
     with torch.no_grad():
         assert one.predict(torch.randn(1, 4, 8, 8), torch.tensor([3]), one.encode_text(["a dog"])).shape == (1, 4, 8, 8)
+
+
+def test_a_denoiser_from_scratch_between_the_parts_of_a_checkpoint(first: Path, tmp_path: Path):
+    settings = BaseSettings(model=str(make_tiny_checkpoint(tmp_path)), architecture=str(first))
+    base = load_base(settings, Scratch(SCRATCH, "text", None, "auto"), seed=1)
+    assert base.unet.config.block_out_channels == (16, 32)
+    assert_equal_weights(base.vae, pipeline(first).vae)
+    assert_equal_weights(base.text_encoder, pipeline(first).text_encoder)
 
 
 def test_a_denoiser_from_scratch_fits_the_base(second: Path):

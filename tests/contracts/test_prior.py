@@ -7,8 +7,9 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import StableDiffusion, load_base
+from inlay.base.stable_diffusion import StableDiffusion
 from inlay.data.dataset import Dataset
 from inlay.data.prior import Prior, make_prior
 from inlay.data.settings import DataSettings, PriorSettings

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from inlay.artifacts.files import write_tensors
 from inlay.artifacts.formats import FORMATS
 from inlay.artifacts.layers import Updates
+from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import load_base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import Lora, Prefix
 from inlay.run.adapters import load_adapted, stored_method

@@ -9,8 +9,9 @@ from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 
+from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import load_base
+from inlay.base.weights import hashes
 from inlay.data.prior import class_images_directory
 from inlay.errors import ConfigError, DataError
 from inlay.run import class_images
@@ -244,7 +245,8 @@ def test_the_base_hash_of_a_plan_is_that_of_a_run(tiny_base):
     from inlay.base.locate import locate
 
     settings = BaseSettings(model=str(tiny_base))
-    assert class_images._base_hash(locate(settings)) == load_base(settings).file_hash
+    base = load_base(settings)
+    assert hashes(locate(settings), base.architecture.meta()) == (base.file_hash, base.part_hashes)
 
 
 def test_a_plan_knows_what_is_there_and_what_it_costs(make, photos, tmp_path):

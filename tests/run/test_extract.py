@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from inlay.artifacts.layers import LowRank
+from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import StableDiffusion, load_base
+from inlay.base.stable_diffusion import StableDiffusion
 from inlay.errors import ConfigError
 from inlay.run.extract import extract
 from inlay.run.weights import load_whole, weighted_layers

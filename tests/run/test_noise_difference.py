@@ -7,8 +7,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import load_base
 from inlay.cli.main import main
 from inlay.errors import ConfigError
 from inlay.objective.path import Path as NoisePath

@@ -115,6 +115,16 @@ class Base(ABC):
     part_hashes: dict[str, str]
     """The same of each part that was read from files."""
 
+    def __init__(self, components: dict[str, nn.Module], prompts: Prompts | None, name: str):
+        """Take over what has been loaded or initialised, frozen."""
+        self.components = components
+        self.prompts = prompts
+        self.name = name
+        self.file_hash = None
+        self.part_hashes = {}
+        for module in components.values():
+            module.requires_grad_(False).eval()
+
     @property
     @abstractmethod
     def architecture(self) -> BaseArchitecture:
@@ -193,6 +203,10 @@ class Base(ABC):
     @abstractmethod
     def image_encoder_hash(self) -> str:
         """Return the SHA-256 of all that :meth:`encode_images` depends on, so that latents can be kept by it."""
+
+    @abstractmethod
+    def prompt_reader_hash(self) -> str:
+        """Return the SHA-256 of all that :meth:`encode_tokens` depends on, so that conditions can be kept by it."""
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from inlay.base.architecture import Architecture, architecture_folder, read_architecture
+from inlay.base.architecture import Architecture, architecture_folder, build_latent_part, read_architecture
 from inlay.base.architecture_xl import ArchitectureXL, is_xl, read_architecture_xl
 from inlay.base.contract import Base, BaseArchitecture
 from inlay.base.locate import CONFIGS, PLAIN, Location, locate, read_json, weight_files
@@ -106,7 +105,9 @@ def _autoencoder(
     """Return the base's autoencoder and its hash by the name `vae`, or nothing for a model of pixels."""
     if architecture.vae is None:
         return {}, {}
-    from inlay.base.stable_diffusion import digest, load_part
+    import torch
+
+    from inlay.base.weights import fill, hash_of, read_weights
 
     if location.kind == "checkpoint":
         raise ConfigError(
@@ -117,6 +118,7 @@ def _autoencoder(
         files = sorted((location.path / "vae").glob("*.safetensors"))
     else:
         files = weight_files(location.path, "vae")
-    stated: dict[str, Any] = dict(architecture.vae)
-    total = hashlib.sha256(b"".join(digest(path) for path in files))
-    return {"vae": load_part(Architecture({}, stated, {}, {}), "vae", files)}, {"vae": total.hexdigest()}
+    with torch.device("meta"):
+        vae = build_latent_part("vae", dict(architecture.vae))
+    fill(vae, read_weights(files), f"{files[0].parent}")
+    return {"vae": vae}, {"vae": hash_of(files)}

@@ -16,6 +16,7 @@ from inlay.base.contract import Base
 from inlay.base.locate import PLAIN, Location
 from inlay.base.plain import FOLDERS, IMAGENET, PlainArchitecture, denoiser_class, manifest, pixels_hash
 from inlay.base.settings import BaseSettings
+from inlay.base.weights import hash_of
 from inlay.errors import ConfigError
 from inlay.randomness import derive
 
@@ -25,14 +26,8 @@ class PlainDiffusion(Base):
 
     def __init__(self, architecture: PlainArchitecture, components: dict[str, nn.Module], name: str):
         """Put together what has been loaded or initialised."""
+        super().__init__(components, None, name)
         self._architecture = architecture
-        self.components = components
-        self.prompts = None
-        self.name = name
-        self.file_hash = None
-        self.part_hashes = {}
-        for module in components.values():
-            module.requires_grad_(False).eval()
 
     @property
     def architecture(self) -> PlainArchitecture:
@@ -54,6 +49,9 @@ class PlainDiffusion(Base):
 
     def image_encoder_hash(self) -> str:
         return pixels_hash() if self.vae is None else autoencoder.encoder_hash(self.vae)
+
+    def prompt_reader_hash(self) -> str:
+        return "numbers of classes, as they are"
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         if self.architecture.conditioning == "none":
@@ -154,11 +152,7 @@ def load_plain(architecture: PlainArchitecture, location: Location, settings: Ba
             components[part] = kind.from_pretrained(place, torch_dtype=torch.float32, use_safetensors=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(f"{place}: cannot be loaded: {error}") from None
-        total = hashlib.sha256()
-        for file in files:
-            with file.open("rb") as opened:
-                total.update(hashlib.file_digest(opened, "sha256").digest())
-        hashes[part] = total.hexdigest()
+        hashes[part] = hash_of(files)
     base = PlainDiffusion(architecture, components, settings.model)
     base.part_hashes = hashes
     base.file_hash = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()

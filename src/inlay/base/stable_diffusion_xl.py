@@ -6,42 +6,32 @@ both tokenizers; conditions [B, L + 1, D] are the tokens' states and, in the las
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from inlay.base import autoencoder
-from inlay.base.architecture import make_scheduler
 from inlay.base.architecture_xl import SECOND, ArchitectureXL
-from inlay.base.contract import Base
-from inlay.base.locate import Location, weight_files
+from inlay.base.locate import Location
 from inlay.base.prompts import Prompts, load_second_tokenizer, load_tokenizer
 from inlay.base.settings import BaseSettings
-from inlay.base.stable_diffusion import digest, fill, load_part, read_weights
+from inlay.base.text_to_image import TextToImage, pipeline_scheduler
+from inlay.base.weights import Convert, hashes, joined, load_parts
 
 
-class StableDiffusionXL(Base):
+class StableDiffusionXL(TextToImage):
     """A frozen text-to-image model with two text encoders."""
 
     def __init__(
         self, architecture: ArchitectureXL, components: dict[str, nn.Module], first: Any, second: Any, name: str
     ):
         """Put together what :func:`load_xl` has loaded; ``first`` and ``second`` are the tokenizers."""
+        super().__init__(architecture, components, Prompts(first, architecture.tokens), name)
         self._architecture = architecture
-        self.components = components
-        self.prompts: Prompts = Prompts(first, architecture.tokens)
         self._second = Prompts(second, architecture.tokens)
         self._empty: Tensor | None = None
-        self.name = name
-        self.file_hash = None
-        self.part_hashes = {}
-        self.scheduler = make_scheduler(architecture.scheduler)
-        for module in components.values():
-            module.requires_grad_(False).eval()
 
     @property
     def architecture(self) -> ArchitectureXL:
@@ -49,25 +39,14 @@ class StableDiffusionXL(Base):
         return self._architecture
 
     def twin(self, components: dict[str, nn.Module]) -> StableDiffusionXL:
-        first, second = self.prompts.tokenizer, self._second.tokenizer
-        return StableDiffusionXL(self.architecture, components, first, second, self.name)
+        return StableDiffusionXL(self.architecture, components, self.tokenizer, self._second.tokenizer, self.name)
 
-    @property
-    def vae(self) -> Any:
-        """The autoencoder."""
-        return self.components["vae"]
-
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return autoencoder.encode(self.vae, pixels)
-
-    def image_encoder_hash(self) -> str:
-        return autoencoder.encoder_hash(self.vae)
+    def prompt_reader_hash(self) -> str:
+        rule = b"empty is zero" if self.architecture.empty_is_zero else b""
+        return joined([*(self.part_hashes[part].encode() for part in self.architecture.readers), rule])
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         return torch.cat([self.prompts.tokenize(prompts), self._second.tokenize(prompts)], dim=1)
-
-    def overlong(self, prompts: Sequence[str]) -> list[str]:
-        return self.prompts.overlong(prompts)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Ids [B, 2 L] => conditions [B, L + 1, D].
@@ -83,7 +62,7 @@ class StableDiffusionXL(Base):
         pooled = second.text_embeds
         row = nn.functional.pad(pooled, (0, states.shape[-1] - pooled.shape[-1]))
         conditions = torch.cat([states, row[:, None]], dim=1)
-        if not self.architecture.empty_is_zero or self.prompts.tokenizer is None:
+        if not self.architecture.empty_is_zero or self.tokenizer is None:
             return conditions
         if self._empty is None:
             self._empty = self.tokenize([""])
@@ -99,16 +78,12 @@ class StableDiffusionXL(Base):
         added = {"text_embeds": states[:, -1, :width], "time_ids": sizes.expand(len(noisy), -1)}
         return self.unet(noisy.to(dtype), timesteps, states[:, :-1], added_cond_kwargs=added, return_dict=False)[0]
 
-    def decode(self, latents: Tensor) -> Tensor:
-        return autoencoder.decode(self.vae, latents)
-
     def save_pipeline(self, directory: Path) -> None:
         """Write everything as a diffusers ``StableDiffusionXLPipeline`` directory."""
-        from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+        from diffusers import StableDiffusionXLPipeline
 
-        keep = {key: value for key, value in self.architecture.scheduler.items() if not key.startswith("_")}
-        scheduler: Any = DDIMScheduler.from_config({"clip_sample": False, "set_alpha_to_one": False, **keep})
-        tokenizers = {"tokenizer": self.prompts.tokenizer, "tokenizer_2": self._second.tokenizer}
+        tokenizers = {"tokenizer": self.tokenizer, "tokenizer_2": self._second.tokenizer}
+        scheduler = pipeline_scheduler(self.architecture.scheduler)
         parts: dict[str, Any] = {**self.components, **tokenizers, "scheduler": scheduler}
         pipeline = StableDiffusionXLPipeline(
             **parts, force_zeros_for_empty_prompt=self.architecture.empty_is_zero, add_watermarker=False
@@ -124,43 +99,26 @@ def load_xl(architecture: ArchitectureXL, settings: BaseSettings, location: Loca
     Raises:
         ConfigError: files are missing, or do not fit the configuration.
     """
-    parts = ("unet", "vae", *architecture.readers)
-    if location.kind == "checkpoint":
-        components = _load_checkpoint(location, architecture)
-        files = {part: [location.path] for part in parts}
-    else:
-        files = {part: weight_files(location.path, part) for part in parts}
-        components = {part: load_part(architecture, part, found) for part, found in files.items()}
+    components = architecture.meta()
+    load_parts(location, components, _originals(architecture))
     first = load_tokenizer(settings, location, architecture)
     base = StableDiffusionXL(architecture, components, first, load_second_tokenizer(settings, location), settings.model)
-    digests = {path: digest(path) for paths in files.values() for path in paths}
-    base.file_hash = hashlib.sha256(b"".join(digests.values())).hexdigest()
-    # What the empty prompt becomes is no matter of the weights, yet of what is kept of prompts under this hash.
-    rule = {SECOND: b"empty is zero" if architecture.empty_is_zero else b""}
-    base.part_hashes = {
-        part: hashlib.sha256(b"".join([*(digests[path] for path in paths), rule.get(part, b"")])).hexdigest()
-        for part, paths in files.items()
-    }
+    base.file_hash, base.part_hashes = hashes(location, components)
     return base
 
 
-def _load_checkpoint(location: Location, architecture: ArchitectureXL) -> dict[str, nn.Module]:
-    """Read one file in the layout of the original code (sgm)."""
+def _originals(architecture: ArchitectureXL) -> Mapping[str, Convert]:
+    """Return how each part comes out of one file in the layout of the original code (sgm)."""
     from diffusers.loaders import single_file_utils as layout
 
-    state = read_weights(location.path)
-    states = {
-        "unet": layout.convert_ldm_unet_checkpoint(dict(state), dict(architecture.unet)),
-        "vae": layout.convert_ldm_vae_checkpoint(dict(state), dict(architecture.vae)),
-        "text_encoder": layout.convert_ldm_clip_checkpoint(state),
-        SECOND: layout.convert_open_clip_checkpoint(
+    def second(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return layout.convert_open_clip_checkpoint(
             architecture.build(SECOND), state, prefix="conditioner.embedders.1.model."
-        ),
+        )
+
+    return {
+        "unet": lambda state: layout.convert_ldm_unet_checkpoint(state, dict(architecture.unet)),
+        "vae": lambda state: layout.convert_ldm_vae_checkpoint(state, dict(architecture.vae)),
+        "text_encoder": layout.convert_ldm_clip_checkpoint,
+        SECOND: second,
     }
-    components = {}
-    for part, converted in states.items():
-        with torch.device("meta"):
-            module = architecture.build(part)
-        fill(module, converted, f"{location.path} ({part})")
-        components[part] = module
-    return components

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from accelerate import Accelerator
 
 from inlay.artifacts.files import write_json
 from inlay.base.contract import Base
-from inlay.base.locate import Location, weight_files
+from inlay.base.locate import Location
 from inlay.base.sampling import initial_noise, sample, sampler_config, to_uint8
-from inlay.base.stable_diffusion import PARTS
+from inlay.base.weights import hashes
 from inlay.data.dataset import Dataset
 from inlay.data.prior import RECIPE, DrawnPictures, Prior, class_images_directory, given_pictures, make_prior, to_draw
 from inlay.data.sources import Loaded
@@ -213,19 +212,6 @@ def _kept_pictures(config: JobConfig, base: Base, resolution: int, location: Loc
         except (OSError, ValueError):
             continue
         if {**recipe, "base": ""} == wanted:
-            drawn = drawn_pictures(config, base, resolution, _base_hash(location))
+            drawn = drawn_pictures(config, base, resolution, hashes(location, base.components)[0])
             return count - len(drawn.missing(range(count)))
     return 0
-
-
-def _base_hash(location: Location) -> str:
-    """Return what :func:`inlay.base.stable_diffusion.load_base` gives as ``file_hash``, without loading."""
-    if location.kind == "checkpoint":
-        files = [location.path]
-    else:
-        files = [path for part in PARTS for path in weight_files(location.path, part)]
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()

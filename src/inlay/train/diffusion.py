@@ -116,9 +116,8 @@ class Diffusion:
         def read(keys: Sequence[str]) -> dict[str, Tensor]:
             return {"states": base.encode_tokens(torch.stack([tokens[key] for key in keys]))}
 
-        readers = base.architecture.readers
-        dtype = next(base.components[readers[0]].parameters()).dtype
-        self._states = TensorCache(f"text states 2 {' '.join(base.part_hashes[part] for part in readers)} {dtype}")
+        dtype = next(base.components[base.architecture.readers[0]].parameters()).dtype
+        self._states = TensorCache(f"text states 2 {base.prompt_reader_hash()} {dtype}")
         self._states.build(tokens, read, 64, lambda now, total: progress("encoding captions", now, total))
 
     def losses(self, batches: Sequence[Batch], step: int, part: slice) -> Tensor:
