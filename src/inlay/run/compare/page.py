@@ -18,6 +18,7 @@ from inlay.run.compare.plots import COLOURS, Axis, Series, line_chart, scatter
 from inlay.run.compare.quality import curve, smoothed, thinned
 from inlay.run.compare.samples import Samples
 from inlay.run.human import human_bytes, human_count, human_seconds
+from inlay.run.page import render_page
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,12 +69,7 @@ def refuse_other(path: Path) -> None:
 
 def render(comparison: Comparison, samples: Samples) -> str:
     """Return the page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     place = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(place), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     names = [run.name for run in comparison.runs]
     pictures = {
         "says": samples.says,
@@ -83,10 +79,10 @@ def render(comparison: Comparison, samples: Samples) -> str:
         "has_base": bool(samples.before.pictures),
     }
     told = [_column(comparison, number) for number in range(len(comparison.columns))]
-    return environment.get_template("page.html.j2").render(
+    return render_page(
+        place,
         generator=GENERATOR,
         made=f"{datetime.now(UTC):%d %B %Y}".lstrip("0"),
-        style=(place / "page.css").read_text(encoding="utf-8"),
         script=(place / "page.js").read_text(encoding="utf-8"),
         comparison=comparison,
         names=names,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inlay import __version__
+from inlay.run.page import render_page
 
 if TYPE_CHECKING:
     from inlay.study.report.build import Report
@@ -23,20 +24,14 @@ OPEN_TABLES = ("settings-", "anova-")
 
 def render(report: Report, shown: Sequence[Shown]) -> str:
     """Return the page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    place = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(place), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["unbroken"] = unbroken
     said = [
         (kind, head, [sentence.text for sentence in report.summary if sentence.kind == kind])
         for kind, head in HEADS.items()
     ]
-    return environment.get_template("page.html.j2").render(
+    return render_page(
+        Path(__file__).parent,
+        {"unbroken": unbroken},
         version=__version__,
-        style=(place / "page.css").read_text(encoding="utf-8"),
         report=report,
         said=[one for one in said if one[2]],
         shown=shown,
