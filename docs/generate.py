@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from inlay.base.settings import BaseSettings, PathSettings
 from inlay.cli.methods import describe
-from inlay.data.settings import DataSettings, PriorSettings
+from inlay.data.settings import DataSettings, MaskSettings, PriorSettings
 from inlay.methods import METHODS
 from inlay.objective.settings import Objective
 from inlay.objective.timesteps import TimestepSampling
@@ -92,7 +92,7 @@ def page() -> str:
     """Return the whole page."""
     parts = [HEAD, overview("A tuning run", RunConfig), overview("A run from scratch", PretrainConfig)]
     parts += [section("`base`", BaseSettings), section("`data`", DataSettings)]
-    parts += [section("`data.prior`", PriorSettings, 3)]
+    parts += [section("`data.mask`", MaskSettings, 3), section("`data.prior`", PriorSettings, 3)]
     parts += [section(f"`method`: {name}", model) for name, model in METHODS.items()]
     parts += [section("`objective`", Objective)]
     parts += [section(f"`objective.weighting`: {name}", model, 3) for name, model in members(Weighting).items()]

@@ -31,3 +31,16 @@ def test_weights_scale_the_gradient_of_their_sample_only():
 def test_shapes_that_would_broadcast_are_refused(output, target, weights):
     with pytest.raises(ValueError, match="must be"):
         loss_per_sample(torch.zeros(output), torch.zeros(target), torch.zeros(weights))
+
+
+def test_places_weigh_squares_before_they_are_averaged():
+    output = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # [1, 2, 1, 2]
+    places = torch.tensor([[[[0.5, 1.5]]]])
+    losses = loss_per_sample(output, torch.zeros(1, 2, 1, 2), torch.tensor([2.0]), places)
+    assert losses.tolist() == [2 * (0.5 * 1 + 1.5 * 4 + 0.5 * 9 + 0) / 4]
+
+
+@pytest.mark.parametrize("places", [(1, 2, 1, 2), (1, 1, 2, 1), (2, 1, 1, 2), (1, 2)])
+def test_places_of_another_shape_are_refused(places):
+    with pytest.raises(ValueError, match="places"):
+        loss_per_sample(torch.zeros(1, 2, 1, 2), torch.zeros(1, 2, 1, 2), torch.ones(1), torch.ones(places))

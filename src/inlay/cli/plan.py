@@ -110,6 +110,8 @@ def _print_settings(config: JobConfig, plan: Plan) -> None:
                 f"{number:,} {what}" for what, number in parts.items() if number
             )
         classes = [("class pictures", f"{prior.prompt!r}: {count}"), ("prior weight", f"{prior.weight:g}")]
+    mask = config.data.mask
+    masks = [("masks", f"the loss counts {mask.outside:g} outside, 1 inside")] if mask is not None else []
     channels, height, width = effective.latent_shape
     batch = f"{train.batch_size}" + (f" and {train.batch_size} class pictures" if data.prior is not None else "")
     batch += ", one kind after the other" if config.data.prior_apart else ""
@@ -122,6 +124,7 @@ def _print_settings(config: JobConfig, plan: Plan) -> None:
         ("base", plan.base),
         ("method", " + ".join(method.name for method in plan.methods)),
         ("pictures", f"{data.source}: {pictures}"),
+        *masks,
         *classes,
         ("resolution", f"{effective.resolution_pixels} pixels, latents {channels} x {height} x {width}"),
         ("prediction", f"{effective.prediction}, {effective.timesteps} timesteps{terminal}"),

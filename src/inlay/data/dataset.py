@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -153,13 +154,16 @@ class Dataset:
 
     def _hash(self) -> str:
         names = ["crop", "horizontal_flip", "background", "buckets", "bucket_step", "caption_dropout", "repeats"]
-        contents = {
+        contents: dict[str, Any] = {
             "pixels": PIXELS_VERSION,
             "resolution": self.resolution,
             "settings": {name: getattr(self.settings, name) for name in names},
             "examples": [(example.sha256, example.caption) for example in self.examples],
             "validation": [(example.sha256, example.caption) for example in self.validation],
         }
+        if self.settings.mask is not None:
+            masks = [example.mask.sha256 if example.mask else None for example in self.examples]
+            contents["masks"] = [self.settings.mask.outside, masks]
         return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset(
     [
@@ -47,10 +51,37 @@ def decode(content: bytes, background: str) -> Image.Image:
     Raises:
         ValueError: the bytes are not a complete picture of a kind that can be read; the message says why.
     """
+    return _decoded(content, lambda picture: _to_rgb(picture, background))
+
+
+def decode_grey(content: bytes) -> Image.Image:
+    """Decode a picture fully and return it upright, in 8-bit grey (mode L); transparent pixels are black.
+
+    Raises:
+        ValueError: as :func:`decode`.
+    """
+    return _decoded(content, lambda picture: _to_rgb(picture, "black").convert("L"))
+
+
+def decode_opacity(content: bytes) -> Image.Image | None:
+    """Decode a picture fully and return its opacity, upright (mode L, 0 for transparent); None where it has none.
+
+    Raises:
+        ValueError: as :func:`decode`.
+    """
+
+    def opacity(picture: Image.Image) -> Image.Image | None:
+        return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+
+    return _decoded(content, opacity)
+
+
+def _decoded(content: bytes, read: Callable[[Image.Image], T]) -> T:
+    """Return what ``read`` makes of a picture that is loaded in full and upright."""
     try:
         with Image.open(io.BytesIO(content)) as picture:
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture), background)
+            return read(ImageOps.exif_transpose(picture))
     except Image.UnidentifiedImageError:
         reason = (
             "the file is empty" if not content else "not a picture format that can be read; convert it to PNG or JPEG"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inlay.data.decode import SUFFIXES
+from inlay.data.masks import picture_of
 from inlay.data.settings import DataSettings
 from inlay.data.sources import Entry, folder_class, nearest
 from inlay.errors import DataError
@@ -25,6 +26,8 @@ class _Files:
     pictures: dict[str, Path]
     texts: dict[str, Path]
     metadata: dict[str, Path]
+    masks: dict[str, Path]
+    """By the stem of their picture."""
 
 
 def folder_entries(settings: DataSettings, folder: Path) -> tuple[list[Entry], list[str]]:
@@ -61,15 +64,27 @@ def folder_entries(settings: DataSettings, folder: Path) -> tuple[list[Entry], l
             "of its name (dog.jpg, dog.txt), or all into metadata.csv with the columns file_name and "
             f"{settings.caption_column}."
         )
-    return [Entry(name, captions.get(name, ""), path.read_bytes) for name, path in files.pictures.items()], problems
+    if settings.mask is not None:
+        stems = {_stem(name) for name in files.pictures}
+        alone = [path.name for stem, path in files.masks.items() if stem not in stems]
+        problems += [f"{name}: a mask without a picture" for name in alone]
+    entries = []
+    for name, path in files.pictures.items():
+        mask = files.masks.get(_stem(name))
+        entries.append(Entry(name, captions.get(name, ""), path.read_bytes, mask.read_bytes if mask else None))
+    return entries, problems
 
 
 def _list_files(folder: Path) -> _Files:
-    found = _Files({}, {}, {})
+    found = _Files({}, {}, {}, {})
     for directory, subfolders, names in os.walk(folder, onerror=_refuse):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
         for name in sorted(names):
             path = Path(directory, name)
+            masked = None if name.startswith(".") else picture_of(path.relative_to(folder).as_posix())
+            if masked is not None:
+                found.masks[masked] = path
+                continue
             suffix = path.suffix.lower()
             kind = (
                 None

@@ -108,7 +108,7 @@ def given_pictures(settings: DataSettings, resolution: int) -> Loaded:
     prior = settings.prior
     if prior is None or prior.source is None:
         return Loaded([], [], [])
-    own = {"source": prior.source, "prompt": prior.prompt, "count": prior.images}
+    own = {"source": prior.source, "prompt": prior.prompt, "count": prior.images, "mask": None}
     loaded = load_examples(settings.model_copy(update=own), resolution, "data.prior.source")
     notes = [f"{len(loaded.skipped):,} class pictures cannot be decoded and are left out"] if loaded.skipped else []
     return loaded._replace(notes=notes)
@@ -130,7 +130,7 @@ def make_prior(dataset: Dataset, given: Loaded, drawn: Sequence[Example], drawn_
     """
     prior = dataset.settings.prior
     assert prior is not None
-    own = {"prompt": prior.prompt, "validation": 0, "repeats": 1, "prior": None}
+    own = {"prompt": prior.prompt, "validation": 0, "repeats": 1, "prior": None, "mask": None}
     examples = (*given.examples, *drawn)
     shown = Dataset(examples, (), dataset.settings.model_copy(update=own), dataset.resolution, tuple(given.skipped))
     notes = (*given.notes, *enlarged(shown, "class pictures"))

@@ -57,6 +57,17 @@ class PriorSettings(Settings):
         return self.images or (None if self.source is not None else CLASS_IMAGES)
 
 
+class MaskSettings(Settings):
+    """Masked training: the loss counts in full where the mask is white, and less around it.
+
+    A picture's mask is the file ``NAME.mask.png`` (or ``NAME-masklabel.png``) beside it, or else its own opacity; of
+    the rendered world it is where its things are. Every picture must have one.
+    """
+
+    outside: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Weight where the mask is black, against 1 where it is white; then all are scaled to a mean of 1 a picture."""
+
+
 class DataSettings(Settings):
     """Which pictures and captions to train on, and how to cut them."""
 
@@ -105,6 +116,8 @@ class DataSettings(Settings):
     """Pictures to hold out of training: a number of them, or a share between 0 and 1."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do about a file that cannot be decoded: stop before training, or leave it out and list it."""
+    mask: MaskSettings | None = None
+    """Let the subject count more than what is around it; null for all alike."""
     prior: PriorSettings | None = None
     """Pictures of the subject's class to train on as well, so that the class is not forgotten; null for none."""
 

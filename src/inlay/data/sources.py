@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 
 from inlay.data.decode import decode
+from inlay.data.masks import Mask, examine_mask
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError
 
@@ -41,6 +42,8 @@ class Example:
     """Pixels down, once upright."""
     reader: Callable[[], Image.Image] = field(repr=False, compare=False)
     """Returns the picture in RGB."""
+    mask: Mask | None = None
+    """Where in it the loss counts; None where `data.mask` is not set."""
 
     def open(self) -> Image.Image:
         """Return the picture: RGB, upright, opaque.
@@ -83,6 +86,8 @@ class Entry:
     id: str
     caption: str
     read: Callable[[], bytes] = field(repr=False)
+    mask: Callable[[], bytes] | None = field(default=None, repr=False)
+    """Returns the file of its mask; None where it has no such file."""
 
 
 def load_examples(settings: DataSettings, resolution: int, key: str = "data.source") -> Loaded:
@@ -103,11 +108,13 @@ def load_examples(settings: DataSettings, resolution: int, key: str = "data.sour
     if settings.source == DIGITS:
         from inlay.data.digits import digit_examples
 
+        _refuse_masks(settings)
         digits = digit_examples(settings)
         return Loaded(digits[: settings.count], [], _shortfall(settings, len(digits)))
     from inlay.data.shards import names_shards, shard_examples
 
     if names_shards(settings.source):
+        _refuse_masks(settings)
         return shard_examples(settings)
     folder = Path(settings.source).expanduser()
     problems: list[str] = []
@@ -143,6 +150,7 @@ def _examine(entries: Sequence[Entry], problems: Sequence[str], settings: DataSe
         try:
             content = entry.read()
             picture = decode(content, settings.background)
+            mask = None if settings.mask is None else examine_mask(entry.read, entry.mask, picture.size)
         except (OSError, ValueError) as error:
             return Skipped(entry.id, str(error))
         return Example(
@@ -152,6 +160,7 @@ def _examine(entries: Sequence[Entry], problems: Sequence[str], settings: DataSe
             width=picture.width,
             height=picture.height,
             reader=lambda: decode(entry.read(), settings.background),
+            mask=mask,
         )
 
     # Pillow and hashlib release the interpreter lock while they work.
@@ -220,6 +229,14 @@ def _missing_folder(folder: Path, key: str) -> str:
     return f"{key}: there is no folder {folder}" + (f"; did you mean {parent / near}?" if near else "")
 
 
+def _refuse_masks(settings: DataSettings) -> None:
+    if settings.mask is not None:
+        raise DataError(
+            f"data.mask: {settings.source} has no masks; take a folder of pictures (NAME.mask.png beside NAME.jpg, or "
+            "transparent pictures), a .zip file or hub dataset of transparent pictures, or the rendered world"
+        )
+
+
 def split_zip(source: str) -> tuple[Path, str] | None:
     """Return the .zip file that a source names, and the folder inside it; None when it names none.
 
@@ -253,15 +270,17 @@ def _rendered(settings: DataSettings, part: str, resolution: int) -> Loaded:
         code.update(path.read_bytes())
     examples = []
     for index in range(min(len(world), settings.count or 10_000)):
-        identity = f"{code.hexdigest()}:{part}:{resolution}:{index}"
+        identity = hashlib.sha256(f"{code.hexdigest()}:{part}:{resolution}:{index}".encode()).hexdigest()
+        mask = None if settings.mask is None else Mask(identity, partial(_draw_mask, world, index))
         examples.append(
             Example(
                 id=f"tabletop:{part}/{index}",
                 caption=_told(world, index, settings),
-                sha256=hashlib.sha256(identity.encode()).hexdigest(),
+                sha256=identity,
                 width=resolution,
                 height=resolution,
                 reader=partial(_draw, world, index),
+                mask=mask,
             )
         )
     return Loaded(examples, [], _shortfall(settings, len(examples)))
@@ -276,3 +295,7 @@ def _told(world: World, index: int, settings: DataSettings) -> str:
 
 def _draw(world: World, index: int) -> Image.Image:
     return Image.fromarray(world[index].image)
+
+
+def _draw_mask(world: World, index: int) -> Image.Image:
+    return Image.fromarray(world.mask(index))

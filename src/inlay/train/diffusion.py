@@ -13,6 +13,7 @@ from torch import Tensor
 from inlay.base.contract import Base
 from inlay.data.cache import TensorCache
 from inlay.data.dataset import Batch, Dataset, Item
+from inlay.data.masks import mask_weights
 from inlay.data.sources import Example
 from inlay.data.views import View, center_view, pixels
 from inlay.objective.live import LiveObjective
@@ -48,6 +49,7 @@ class Diffusion:
     """Pictures of the subject's class, which are shown beside the others (`data.prior`)."""
     _latents: TensorCache | None = field(init=False, default=None)
     _states: TensorCache | None = field(init=False, default=None)
+    _masks: TensorCache | None = field(init=False, default=None)
     _state_keys: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class Diffusion:
         """Encode every picture and caption once, as far as they stay the same."""
         if "vae" not in self.tuned and self.dataset.cacheable:
             self._cache_latents(progress)
+        if self.dataset.settings.mask is not None and self.dataset.cacheable:
+            self._cache_masks(progress)
         readers = self.base.architecture.readers
         if readers and self.tuned.isdisjoint(readers):
             self._cache_states(progress)
@@ -103,6 +107,45 @@ class Diffusion:
             )
             done += len(keys)
 
+    def _cache_masks(self, progress: Progress) -> None:
+        """Read every mask once: a photograph's mask takes as long to decode as the photograph."""
+        settings = self.dataset.settings.mask
+        assert settings is not None
+        places = {
+            _mask_key(self.dataset, example, view): (example, view)
+            for index, example in enumerate(self.dataset.examples)
+            for view in self.dataset.views(index)
+        }
+
+        def read(keys: Sequence[str]) -> dict[str, Tensor]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return {"weights": torch.stack([*pool.map(lambda key: self._mask(*places[key]), keys)])}
+
+        self._masks = TensorCache(f"masks 1 {settings.outside} {self.base.architecture.downscale}")
+        sizes: dict[tuple[int, int], list[str]] = {}
+        for key, (_, view) in places.items():
+            sizes.setdefault((view.height, view.width), []).append(key)
+        done = 0
+        for keys in sizes.values():
+            self._masks.build(
+                keys, read, 64, lambda now, _, done=done: progress("reading masks", done + now, len(places))
+            )
+            done += len(keys)
+
+    def _mask(self, example: Example, view: View) -> Tensor:
+        settings = self.dataset.settings.mask
+        assert settings is not None
+        return mask_weights(example, view, settings, self.base.architecture.downscale)
+
+    def _places(self, items: Sequence[Item]) -> Tensor | None:
+        """Return by what the loss at each latent pixel is multiplied, float32 [b, 1, h, w]; None for nothing."""
+        if self.dataset.settings.mask is None:
+            return None
+        shown = [(item.example, item.view) for item in items]
+        if self._masks is None or any(example.mask is None for example, _ in shown):
+            return torch.stack([self._mask(*one) for one in shown])
+        return self._masks.get([_mask_key(self.dataset, *one) for one in shown])["weights"]
+
     def _cache_states(self, progress: Progress) -> None:
         base = self.base
         examples = [example for dataset in self._datasets for example in (*dataset.examples, *dataset.validation)]
@@ -134,8 +177,9 @@ class Diffusion:
         """
         drawn = [self._drawn(batch, step, part) for batch in batches]
         clean, states, noise, timesteps = (torch.cat(tensors) for tensors in zip(*drawn, strict=True))
+        places = self._places([item for batch in batches for item in batch.items[part]])
         weights, offset = self.live.terms(timesteps)
-        losses = self._loss(clean, noise, timesteps, states, weights)
+        losses = self._loss(clean, noise, timesteps, states, weights, places)
         if offset is not None:
             losses = losses + offset.to(losses.device)
         self.live.note(timesteps, losses)
@@ -153,7 +197,7 @@ class Diffusion:
         count = len(batch.items)
         clean, states = self._inputs(batch.items, stream(seed, "posterior", number), count, slice(0, count))
         noise = torch.randn(clean.shape, generator=stream(seed, "noise", number))
-        return self._loss(clean, noise, timesteps, states, torch.ones(count))
+        return self._loss(clean, noise, timesteps, states, torch.ones(count), self._places(batch.items))
 
     def _drawn(self, batch: Batch, step: int, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents, conditions, noise and timesteps of a part of a batch."""
@@ -189,13 +233,21 @@ class Diffusion:
             rows.append(losses.double().cpu())
         return torch.stack(rows)
 
-    def _loss(self, clean: Tensor, noise: Tensor, timesteps: Tensor, states: Tensor, weights: Tensor) -> Tensor:
+    def _loss(
+        self,
+        clean: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        states: Tensor,
+        weights: Tensor,
+        places: Tensor | None = None,
+    ) -> Tensor:
         prediction = self.objective.prediction
         assert prediction != "auto"
         noise = noise.to(clean.device)
         noisy = self.path.add_noise(clean, noise, timesteps)
         output = self.base.predict(noisy, timesteps.to(clean.device), states)
-        return loss_per_sample(output, self.path.target(prediction, clean, noise, timesteps), weights)
+        return loss_per_sample(output, self.path.target(prediction, clean, noise, timesteps), weights, places)
 
     def _inputs(
         self, items: Sequence[Item], generator: torch.Generator, count: int, part: slice
@@ -219,3 +271,9 @@ class Diffusion:
         else:
             states = self.base.encode_text(captions)
         return clean, states
+
+
+def _mask_key(dataset: Dataset, example: Example, view: View) -> str:
+    """Return a key that names the weights of a picture's mask."""
+    assert example.mask is not None
+    return f"{example.mask.sha256}:{dataset.pixel_key(example, view)}"

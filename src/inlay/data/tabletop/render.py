@@ -33,6 +33,22 @@ def _sketch(scene: Scene, behind: np.ndarray, sight: Sight, colour: np.ndarray, 
     return (np.clip(shrink(drawn, FINE), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+def coverage(scene: Scene, size: int = 64) -> np.ndarray:
+    """Return how much of each pixel the things of a scene cover, uint8 [size, size], 255 for all of it."""
+    with np.errstate(all="ignore"):
+        sight = look(place(scene), Camera.at(scene.elevation), size)
+    covered = np.zeros((size, size), np.uint8)
+    share = shrink((sight.owner >= 0).astype(np.float32), FINE)
+    covered[_pixels(sight)] = (share * 255 + 0.5).astype(np.uint8)
+    return covered
+
+
+def _pixels(sight: Sight) -> tuple[slice, slice]:
+    """Return the rows and columns of pixels that a window of fine samples lies in."""
+    rows = slice(sight.rows.start // FINE, sight.rows.stop // FINE)
+    return rows, slice(sight.columns.start // FINE, sight.columns.stop // FINE)
+
+
 def render(scene: Scene, size: int = 64) -> np.ndarray:
     """Return the picture of a scene, uint8 [size, size, 3].
 
@@ -51,9 +67,8 @@ def render(scene: Scene, size: int = 64) -> np.ndarray:
         colour = np.minimum(colour, 1.3)
         if scene.style == "sketch":
             return _sketch(scene, picture, sight, colour, normals)
-        rows = slice(sight.rows.start // FINE, sight.rows.stop // FINE)
-        columns = slice(sight.columns.start // FINE, sight.columns.stop // FINE)
+        window = _pixels(sight)
         fine = shrink(colour, FINE)
         cover = shrink((sight.owner >= 0).astype(np.float32), FINE)[..., None]
-        picture[rows, columns] = picture[rows, columns] * (1 - cover) + fine
+        picture[window] = picture[window] * (1 - cover) + fine
         return (np.sqrt(np.clip(picture, 0, 1)) * 255 + 0.5).astype(np.uint8)

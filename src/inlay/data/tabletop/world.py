@@ -13,7 +13,7 @@ import numpy as np
 
 from inlay.data.tabletop.captions import caption
 from inlay.data.tabletop.draw import draw_scene, draw_subject
-from inlay.data.tabletop.render import render
+from inlay.data.tabletop.render import coverage, render
 from inlay.data.tabletop.scene import VEHICLES, Scene
 from inlay.data.tabletop.subjects import SUBJECTS
 from inlay.errors import DataError
@@ -86,6 +86,10 @@ class World:
     def __getitem__(self, index: int) -> Picture:
         scene, text = self.describe(index)
         return Picture(render(scene, self.size), text, scene)
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return where the things of the picture at an index are: uint8 [size, size], 255 where nothing else shows."""
+        return coverage(self.describe(index)[0], self.size)
 
     def render_many(self, indices: Iterable[int], processes: int = 1) -> tuple[np.ndarray, list[str], list[Scene]]:
         """Render several pictures.
