@@ -184,6 +184,21 @@ def test_a_study_may_grow_but_not_lose_results(tiny_base, photos, tmp_path):
         run_study(make(tiny_base, photos, budget={"steps": 4}), tmp_path, Inline(), Quiet())
 
 
+def test_results_of_unequal_weights_of_one_base_are_not_mixed(tiny_base, photos, tmp_path):
+    run_study(make(tiny_base, photos), tmp_path / "s", Inline(), Quiet())
+    first, *_ = rows = load_table(tmp_path / "s")
+    path = tmp_path / "s" / "cells" / first.cell / "record.json"
+    record = json.loads(path.read_text())
+    record["base"]["hash"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=f"have changed between its cells: 1 with 000000000000 .such as {first.cell}"):
+        load_table(tmp_path / "s")
+    for row in rows[1:]:
+        path = tmp_path / "s" / "cells" / row.cell / "record.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base": record["base"]}))
+    assert load_table(tmp_path / "s") == rows
+
+
 def test_missing_pictures_are_said_before_anything_runs(tiny_base, photos, tmp_path):
     tasks = {"here": {"data.source": str(photos)}, "gone": {"data.source": str(tmp_path / "gone")}}
     executor = Inline()

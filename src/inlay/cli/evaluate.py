@@ -10,6 +10,9 @@ import typer
 from inlay.cli.console import console, emit_json, print_table
 from inlay.errors import ConfigError
 
+MARKS = {"none": (" ", "green"), "slight": ("~", "yellow"), "marked": ("!", "bold red")}
+"""How each degree of a symptom is shown: its mark and its style."""
+
 
 def command(
     target: Annotated[str, typer.Argument(help="A run directory, a base, or a folder of pictures.")],
@@ -143,7 +146,7 @@ def _show_symptoms(result: dict[str, Any], of: str) -> None:
         if symptom["present"] is None:
             console.print(f"  {of}{symptom['name']} was not asked: {symptom['reason']}")
         else:
-            mark, style = ("!", "bold red") if symptom["present"] else (" ", "green")
+            mark, style = MARKS[symptom["degree"]]
             console.print(f"{mark} {of}{symptom['sentence']}", style=style)
 
 

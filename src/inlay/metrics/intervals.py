@@ -143,7 +143,9 @@ def wilson(share: float, count: float, level: float = 0.95) -> Interval:
     z = NormalDist().inv_cdf(0.5 + level / 2)
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return Interval(max(0.0, middle - half), min(1.0, middle + half), level)
+    # At 0 and 1 one end is exact, but for the rounding of this difference.
+    low, high = (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
+    return Interval(max(0.0, low), min(1.0, high), level)
 
 
 def of_share(found: Jackknife, independent: int, level: float = 0.95) -> Interval:

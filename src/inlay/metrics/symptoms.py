@@ -1,16 +1,32 @@
 """What goes wrong in tuning, each held against the base with the same prompts and noise, and said in a sentence.
 
-The base is the threshold: a symptom is present when the paired interval of the change excludes zero on the bad side.
+Two questions are kept apart: is a change more than chance, and is it more than matters? Tuning always moves something,
+and enough pictures show any move. So the base gives both thresholds: its pictures with the same noise say what chance
+does, and the spread of its own pictures of one prompt says how much people see anyway from one picture to the next.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from inlay.errors import DataError
 from inlay.metrics.alignment import clip_text, diversity, image_similarity
-from inlay.metrics.kernels import kid, same_distribution
+from inlay.metrics.kernels import kid, polynomial, same_distribution
 from inlay.metrics.measure import Difference, Features, Measure, difference
+
+MEDIUM = 0.5
+"""Share of the base's own spread that a change must surely exceed to count: Cohen's medium effect, "visible to the
+naked eye of a careful observer" (Cohen 1992, "A power primer", p. 156)."""
+
+Degree = Literal["none", "slight", "marked"]
+"""`none`: no more than chance. `slight`: more than chance, but not surely more than the base's own spread allows.
+`marked`: surely more than that."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +34,18 @@ class Symptom:
     """One thing that may have gone wrong."""
 
     name: str
-    present: bool
+    degree: Degree
     tuned: Measure
     change: Difference | None
     """Tuned minus base; None where the symptom is judged by a probability."""
+    tolerance: float | None
+    """Largest change that is little; None where the base's pictures cannot say, and every clear change counts."""
     sentence: str
+
+    @property
+    def present(self) -> bool:
+        """Whether it is there to a degree that matters."""
+        return self.degree == "marked"
 
 
 def language_drift(tuned: Features, base: Features, references: Features) -> Symptom:
@@ -39,13 +62,22 @@ def language_drift(tuned: Features, base: Features, references: Features) -> Sym
     _paired(tuned, base)
     now = image_similarity(tuned, references)
     change = difference(now, image_similarity(base, references))
-    present = change.clear and change.value > 0
-    said = "Class prompts now show the subject" if present else "Class prompts show no more of the subject than before"
-    return Symptom("language drift", present, now, change, f"{said}: {_change(now, change)}.")
+    tolerance = _tolerance(base.unit @ references.unit.mean(0), base.clusters)
+    degree = _degree(change, 1, tolerance)
+    said = {
+        "none": "Class prompts show no more of the subject than before",
+        "slight": "Class prompts show a little more of the subject",
+        "marked": "Class prompts now show the subject",
+    }[degree]
+    return Symptom("language drift", degree, now, change, tolerance, f"{said}: {_change(now, change, tolerance)}.")
 
 
 def prior_loss(tuned: Features, base: Features, seed: int = 0) -> Symptom:
     """Ask whether pictures of class prompts still come from the base's distribution: a kernel distance with its test.
+
+    The distance is the squared length between two means in the kernel's space; it is held against the mean squared
+    length of the base's pictures from their prompt's mean there, as squares of spreads are (Gretton et al. 2012,
+    equation 3 gives the former).
 
     Args:
         tuned: the tuned model's pictures of class prompts.
@@ -61,15 +93,26 @@ def prior_loss(tuned: Features, base: Features, seed: int = 0) -> Symptom:
         )
     distance = kid(tuned, base)
     probability = same_distribution(tuned, base, seed=seed)
-    present = probability < 0.05
-    said = "The prior has changed" if present else "No change of the prior can be seen"
+    scatter = _scatter(base)
+    tolerance = None if scatter is None else MEDIUM**2 * scatter
+    degree: Degree = "none"
+    if probability < 0.05:
+        surely = distance.interval.low if distance.interval else distance.value
+        degree = "marked" if tolerance is None or surely > tolerance else "slight"
+    said = {
+        "none": "No change of the prior can be seen",
+        "slight": "The prior has changed a little",
+        "marked": "The prior has changed",
+    }[degree]
+    allowed = "" if tolerance is None else f"; up to {tolerance:.3g} is little beside the base's own spread"
     return Symptom(
         "prior loss",
-        present,
+        degree,
         distance,
         None,
+        tolerance,
         f"{said}: {distance.metric} {distance.value:.3g} on {len(tuned)} pictures of class prompts; equal models would "
-        f"differ as much with probability {probability:.3g}.",
+        f"differ as much with probability {probability:.3g}{allowed}.",
     )
 
 
@@ -87,9 +130,14 @@ def prompt_neglect(tuned: Features, base: Features, texts: Features) -> Symptom:
     _paired(tuned, base)
     now = clip_text(tuned, texts)
     change = difference(now, clip_text(base, texts))
-    present = change.clear and change.value < 0
-    said = "The model neglects its prompts" if present else "Prompts are followed as by the base"
-    return Symptom("prompt neglect", present, now, change, f"{said}: {_change(now, change)}.")
+    tolerance = _tolerance((base.unit * texts.unit).sum(1), base.clusters)
+    degree = _degree(change, -1, tolerance)
+    said = {
+        "none": "Prompts are followed as by the base",
+        "slight": "Prompts are followed a little less than by the base",
+        "marked": "The model neglects its prompts",
+    }[degree]
+    return Symptom("prompt neglect", degree, now, change, tolerance, f"{said}: {_change(now, change, tolerance)}.")
 
 
 def lost_diversity(tuned: Features, base: Features) -> Symptom:
@@ -107,9 +155,14 @@ def lost_diversity(tuned: Features, base: Features) -> Symptom:
     _paired(tuned, base)
     now = diversity(tuned)
     change = difference(now, diversity(base))
-    present = change.clear and change.value < 0
-    said = "Pictures of one prompt are more alike" if present else "Pictures of one prompt are as varied as the base's"
-    return Symptom("lost diversity", present, now, change, f"{said}: {_change(now, change)}.")
+    tolerance = _tolerance(*_pairs(base))
+    degree = _degree(change, -1, tolerance)
+    said = {
+        "none": "Pictures of one prompt are as varied as the base's",
+        "slight": "Pictures of one prompt are a little more alike",
+        "marked": "Pictures of one prompt are more alike",
+    }[degree]
+    return Symptom("lost diversity", degree, now, change, tolerance, f"{said}: {_change(now, change, tolerance)}.")
 
 
 def _paired(tuned: Features, base: Features) -> None:
@@ -120,6 +173,63 @@ def _paired(tuned: Features, base: Features) -> None:
         )
 
 
-def _change(now: Measure, change: Difference) -> str:
+def _degree(change: Difference, bad: int, tolerance: float | None) -> Degree:
+    """Return how far a change to the bad side (1 for up, -1 for down) goes: its interval must clear each threshold."""
+    if change.interval is None or not change.clear or change.value * bad <= 0:
+        return "none"
+    surely = min(abs(change.interval.low), abs(change.interval.high))
+    return "marked" if tolerance is None or surely > tolerance else "slight"
+
+
+def _tolerance(values: NDArray[np.float64], prompts: Sequence[Hashable] | None) -> float | None:
+    """Return the tolerated change of a mean of one number a picture (or pair) of the base's; None of fewer than two.
+
+    It is `MEDIUM` times the standard deviation within prompts, so that easy and hard prompts do not widen it; where no
+    prompt is repeated, that between all pictures.
+    """
+    groups, freedom = _repeated(prompts, len(values))
+    if freedom < 1:
+        return None
+    means = np.bincount(groups, weights=values) / np.bincount(groups)
+    return MEDIUM * math.sqrt(((values - means[groups]) ** 2).sum() / freedom)
+
+
+def _scatter(features: Features) -> float | None:
+    """Return the mean squared distance of pictures from their prompt's mean in the space of the kernel of `kid`.
+
+    The space shows itself in inner products alone: |x - m|^2 summed over a group of n is the sum of <x, x>, less the
+    sum of all <x, y> over n.
+    """
+    groups, freedom = _repeated(features.clusters, len(features))
+    if freedom < 1:
+        return None
+    likeness = polynomial(features.double, features.double)
+    member = np.eye(int(groups.max()) + 1)[groups]
+    around = np.diag(member.T @ likeness @ member) / member.sum(0)
+    return float((np.trace(likeness) - around.sum()) / freedom)
+
+
+def _repeated(prompts: Sequence[Hashable] | None, count: int) -> tuple[NDArray[np.int64], int]:
+    """Return the group of each of ``count`` things, and how many degrees of freedom there are within groups.
+
+    The things of one prompt are a group; where no prompt is repeated, and without prompts, all are one.
+    """
+    order = {label: number for number, label in enumerate(dict.fromkeys(prompts or ()))}
+    if prompts is None or len(order) == count:
+        return np.zeros(count, dtype=np.int64), count - 1
+    return np.array([order[label] for label in prompts], dtype=np.int64), count - len(order)
+
+
+def _pairs(features: Features) -> tuple[NDArray[np.float64], list[int]]:
+    """Return 1 - cosine of every pair of pictures of one prompt, and each pair's prompt."""
+    labels = features.clusters or (0,) * len(features)
+    order = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    groups = np.array([order[label] for label in labels])
+    first, second = np.nonzero(np.triu(groups[:, None] == groups[None], 1))
+    return 1 - (features.unit[first] * features.unit[second]).sum(1), groups[first].tolist()
+
+
+def _change(now: Measure, change: Difference, tolerance: float | None) -> str:
     span = f" ({change.interval.low:+.3f} to {change.interval.high:+.3f})" if change.interval else " (no interval)"
-    return f"{now.metric} {now.value:.3f}, {change.value:+.3f}{span} against the base"
+    allowed = "" if tolerance is None else f"; up to {tolerance:.3f} is little beside the base's own spread"
+    return f"{now.metric} {now.value:.3f}, {change.value:+.3f}{span} against the base{allowed}"

@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from inlay.artifacts.files import write_tensors, write_text, writing
 from inlay.base.contract import Base
@@ -41,6 +43,10 @@ from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Losses, Outcome, Progress
 from inlay.train.precision import LOWERED, attention_kernel, autocast
+
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for another. Backends give up after 10 or 30 minutes, less than encoding a large data set or
+measuring on one process can take."""
 
 
 class Loader(Protocol):
@@ -150,6 +156,7 @@ def make_accelerator(config: JobConfig, directory: Path) -> Accelerator:
         log_with=_trackers(config) or None,  # pyright: ignore[reportArgumentType] - a list is invariant
         project_dir=str(directory),
         step_scheduler_with_optimizer=False,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 
 

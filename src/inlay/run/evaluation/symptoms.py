@@ -130,7 +130,8 @@ def find(
             finding, measure = answer()
         except DataError as error:
             figures.missing[flat] = str(error)
-            found.append({"name": name, "figure": flat, "present": None, "sentence": "", "reason": str(error)})
+            unasked = {"present": None, "degree": None, "sentence": "", "reason": str(error)}
+            found.append({"name": name, "figure": flat, **unasked})
             return
         figures.measures[flat] = measure
         found.append({"name": name, "figure": flat, **finding})
@@ -177,7 +178,14 @@ def _needed(shots: Shots | None, why: str) -> Shots:
 def _symptom(one: symptoms.Symptom) -> tuple[dict[str, Any], Measure]:
     """Return an answer for a record, and its figure: the change against the base, or a distance."""
     measure = one.tuned if one.change is None else _as_measure(one.change, one.tuned)
-    return {"present": one.present, "sentence": one.sentence, "value": finite(one.tuned.value)}, measure
+    answer = {
+        "present": one.present,
+        "degree": one.degree,
+        "sentence": one.sentence,
+        "value": finite(one.tuned.value),
+        "tolerance": one.tolerance,
+    }
+    return answer, measure
 
 
 def _as_measure(change: Difference, of: Measure) -> Measure:
@@ -227,6 +235,7 @@ def _copies(tuned: OfTuned, base: OfBase, lens: Lens, which: str, training: Shot
     per_picture = Counter((found.by_pixel[found.copied] + 1).tolist())
     answer = {
         "present": bool(found.copied.any()),
+        "degree": "marked" if found.copied.any() else "none",
         "sentence": found.sentence,
         "value": shares.value,
         "training_pictures": {str(number): times for number, times in sorted(per_picture.items())},
