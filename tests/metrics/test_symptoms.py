@@ -24,7 +24,7 @@ def small_change() -> np.ndarray:
 
 
 def test_class_prompts_that_show_the_subject_are_language_drift():
-    drifted = symptoms.language_drift(changed(BASE.values + 0.5 * SUBJECT.values), BASE, SUBJECT)
+    drifted = symptoms.language_drift(changed(BASE.values + 0.8 * SUBJECT.values), BASE, SUBJECT)
     assert drifted.present
     assert drifted.sentence.startswith("Class prompts now show the subject: tower-I 0.")
     healthy = symptoms.language_drift(changed(BASE.values + small_change()), BASE, SUBJECT)
@@ -65,22 +65,22 @@ def test_a_change_that_is_sure_but_small_beside_the_bases_own_spread_is_slight()
     assert 0 < little.change.value < little.tolerance
     assert (little.degree, little.present) == ("slight", False)
     assert little.sentence.startswith("Class prompts show a little more of the subject: tower-I 0.")
-    assert little.sentence.endswith(f"; up to {little.tolerance:.3f} is little beside the base's own spread.")
+    assert little.sentence.endswith(f"; up to {little.tolerance:.3f} is no more than other noise changes a picture.")
 
 
-def test_the_tolerance_is_half_the_standard_deviation_of_one_prompts_pictures():
+def test_the_tolerance_is_the_standard_deviation_of_one_prompts_pictures():
     # Two prompts far apart, whose pictures lie at 10 +- 1 and 50 +- 3 degrees from the subject's.
     angles = np.radians([9.0, 11.0, 47.0, 53.0])
     rows = np.stack([np.cos(angles), np.sin(angles)], 1)
     base = of(rows, ["a", "a", "b", "b"], "noise")
     found = symptoms.language_drift(of(rows, ["a", "a", "b", "b"], "noise"), base, of(np.array([[1.0, 0.0]])))
     cosines = np.cos(angles).reshape(2, 2)
-    assert found.tolerance == pytest.approx(0.5 * np.sqrt(cosines.var(1, ddof=1).mean()))
+    assert found.tolerance == pytest.approx(np.sqrt(cosines.var(1, ddof=1).mean()))
     assert found.degree == "none"
     # Where no prompt is repeated there is only the spread between all pictures.
     alone = of(rows, ["a", "b", "c", "d"], "noise")
     found = symptoms.language_drift(alone, alone, of(np.array([[1.0, 0.0]])))
-    assert found.tolerance == pytest.approx(0.5 * np.cos(angles).std(ddof=1))
+    assert found.tolerance == pytest.approx(np.cos(angles).std(ddof=1))
 
 
 def test_the_priors_tolerance_is_the_same_share_of_the_spread_in_the_kernels_space():
@@ -92,7 +92,7 @@ def test_the_priors_tolerance_is_the_same_share_of_the_spread_in_the_kernels_spa
     within = points.reshape(20, 3, 4).var(1, ddof=1).sum(1).mean()
     tuned = of(draw.normal(size=(60, 1)), prompts, "noise 1")
     found = symptoms.prior_loss(tuned, of(rows, prompts, "noise 0"))
-    assert found.tolerance == pytest.approx(0.25 * within)
+    assert found.tolerance == pytest.approx(within)
 
 
 def test_a_prior_that_has_moved_a_little_is_told_from_one_that_has_gone():
@@ -113,7 +113,7 @@ def test_diversity_is_held_against_the_spread_of_pairs():
         unit = BASE.unit[4 * prompt : 4 * prompt + 4]
         distances = [1 - unit[one] @ unit[two] for one in range(4) for two in range(one)]
         pairs.append(np.var(distances, ddof=1))
-    assert found[0].tolerance == pytest.approx(0.5 * np.sqrt(np.mean(pairs)))
+    assert found[0].tolerance == pytest.approx(np.sqrt(np.mean(pairs)))
 
 
 def test_where_the_base_cannot_say_every_clear_change_counts():

@@ -2,7 +2,8 @@
 
 Two questions are kept apart: is a change more than chance, and is it more than matters? Tuning always moves something,
 and enough pictures show any move. So the base gives both thresholds: its pictures with the same noise say what chance
-does, and the spread of its own pictures of one prompt says how much people see anyway from one picture to the next.
+does, and the standard deviation of its own pictures of one prompt says how much another noise changes one picture,
+which people take for granted. A change matters whose whole interval lies beyond that.
 """
 
 from __future__ import annotations
@@ -19,10 +20,6 @@ from inlay.errors import DataError
 from inlay.metrics.alignment import clip_text, diversity, image_similarity
 from inlay.metrics.kernels import kid, polynomial, same_distribution
 from inlay.metrics.measure import Difference, Features, Measure, difference
-
-MEDIUM = 0.5
-"""Share of the base's own spread that a change must surely exceed to count: Cohen's medium effect, "visible to the
-naked eye of a careful observer" (Cohen 1992, "A power primer", p. 156)."""
 
 Degree = Literal["none", "slight", "marked"]
 """`none`: no more than chance. `slight`: more than chance, but not surely more than the base's own spread allows.
@@ -93,8 +90,7 @@ def prior_loss(tuned: Features, base: Features, seed: int = 0) -> Symptom:
         )
     distance = kid(tuned, base)
     probability = same_distribution(tuned, base, seed=seed)
-    scatter = _scatter(base)
-    tolerance = None if scatter is None else MEDIUM**2 * scatter
+    tolerance = _scatter(base)
     degree: Degree = "none"
     if probability < 0.05:
         surely = distance.interval.low if distance.interval else distance.value
@@ -104,7 +100,7 @@ def prior_loss(tuned: Features, base: Features, seed: int = 0) -> Symptom:
         "slight": "The prior has changed a little",
         "marked": "The prior has changed",
     }[degree]
-    allowed = "" if tolerance is None else f"; up to {tolerance:.3g} is little beside the base's own spread"
+    allowed = "" if tolerance is None else f"; up to {tolerance:.3g} is no more than other noise changes a picture"
     return Symptom(
         "prior loss",
         degree,
@@ -184,14 +180,14 @@ def _degree(change: Difference, bad: int, tolerance: float | None) -> Degree:
 def _tolerance(values: NDArray[np.float64], prompts: Sequence[Hashable] | None) -> float | None:
     """Return the tolerated change of a mean of one number a picture (or pair) of the base's; None of fewer than two.
 
-    It is `MEDIUM` times the standard deviation within prompts, so that easy and hard prompts do not widen it; where no
-    prompt is repeated, that between all pictures.
+    It is the standard deviation within prompts, so that easy and hard prompts do not widen it; where no prompt is
+    repeated, that between all pictures.
     """
     groups, freedom = _repeated(prompts, len(values))
     if freedom < 1:
         return None
     means = np.bincount(groups, weights=values) / np.bincount(groups)
-    return MEDIUM * math.sqrt(((values - means[groups]) ** 2).sum() / freedom)
+    return math.sqrt(((values - means[groups]) ** 2).sum() / freedom)
 
 
 def _scatter(features: Features) -> float | None:
@@ -231,5 +227,5 @@ def _pairs(features: Features) -> tuple[NDArray[np.float64], list[int]]:
 
 def _change(now: Measure, change: Difference, tolerance: float | None) -> str:
     span = f" ({change.interval.low:+.3f} to {change.interval.high:+.3f})" if change.interval else " (no interval)"
-    allowed = "" if tolerance is None else f"; up to {tolerance:.3f} is little beside the base's own spread"
+    allowed = "" if tolerance is None else f"; up to {tolerance:.3f} is no more than other noise changes a picture"
     return f"{now.metric} {now.value:.3f}, {change.value:+.3f}{span} against the base{allowed}"

@@ -8,7 +8,7 @@ from inlay.run.evaluation.figures import restored
 from inlay.run.job import execute
 from inlay.run.load import validate
 
-HEALTHY = 30
+HEALTHY = 100
 
 
 def trained(steps, directory):
@@ -20,20 +20,20 @@ def trained(steps, directory):
             "method": {"name": "lora", "rank": 8},
             "train": {"steps": steps, "learning_rate": 1e-3, "checkpoint_every": None, "trackers": []},
             "preview": {"pictures": 1, "steps": 2},
-            "evaluate": {"pictures": 1, "steps": 12, "guidance": 4, "copies": 0},
+            "evaluate": {"pictures": 2, "steps": 12, "guidance": 4, "copies": 0},
         },
     )
     return execute(config, directory).record
 
 
 @pytest.mark.slow
-def test_a_memorising_run_neglects_its_prompts_and_a_healthy_one_does_not(tmp_path):
+def test_a_memorising_run_neglects_its_prompts_and_a_healthy_one_has_no_symptom(tmp_path):
     healthy, memorising = (trained(steps, tmp_path / str(steps)) for steps in (HEALTHY, 20 * HEALTHY))
     present = [
         {symptom["name"] for symptom in record["symptoms"] if symptom["present"]} for record in (healthy, memorising)
     ]
-    assert not present[0] & {"prompt neglect", "lost diversity", "copies"}
-    assert "prompt neglect" in present[1]
+    assert present[0] == set()
+    assert {"language drift", "prompt neglect"} <= present[1]
     figures = [restored(record["metric_details"]["clip_t"]) for record in (memorising, healthy)]
     change = difference(*figures)
     assert change.paired
