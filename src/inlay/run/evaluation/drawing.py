@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from inlay.base.contract import Base
-from inlay.base.sampling import initial_noise, sample, to_uint8
+from inlay.base.sampling import initial_noise, sample, sampler_config, to_uint8
+from inlay.data.cache import TensorCache
 from inlay.data.settings import DataSettings
 from inlay.data.sources import Example, load_examples
 from inlay.data.views import center_view, pixels
@@ -108,6 +111,41 @@ class Drawing:
             ).numpy()
         plain = tuple(name for name in names for _ in range(self.pictures))
         return Shots(tuple(found), plain, self.pairing(names, purpose))
+
+    def draw_base(
+        self, base: Base, prompts: Sequence[str], progress: Callable[[int, int], None], purpose: str = "evaluation"
+    ) -> Shots:
+        """Draw pictures with a base as it was before it learned anything, or find them in the cache.
+
+        Every run of a base is held against the same pictures; in a study of hundreds they are drawn once.
+
+        Args:
+            base: what is attached to it is disabled.
+            prompts: what it is asked.
+            progress: as in :meth:`draw`.
+            purpose: as in :meth:`draw`.
+        """
+        if "unet" not in base.part_hashes:  # a denoiser from scratch, which no file names
+            return self.draw(base, prompts, prompts, progress, purpose)
+        pairing = self.pairing(prompts, purpose)
+        about = {
+            "base": base.part_hashes,
+            "sampler": sampler_config(base),
+            "tokens": base.tokenize(prompts).tolist(),
+            "pairing": pairing,
+            "precision": self.precision,
+            "device": base.device.type,
+        }
+        cache = TensorCache(f"base pictures 1 {json.dumps(about, sort_keys=True)}")
+
+        def drawn(keys: Sequence[str]) -> dict[str, Tensor]:
+            shots = self.draw(base, prompts, prompts, progress, purpose)
+            return {"picture": torch.from_numpy(np.stack(shots.pictures))}
+
+        keys = [str(place) for place in range(len(prompts) * self.pictures)]
+        cache.build(keys, drawn, len(keys))  # together, since company can change a picture's last bits
+        names = tuple(prompt for prompt in prompts for _ in range(self.pictures))
+        return Shots(tuple(cache.get(keys)["picture"].numpy()), names, pairing)
 
     def pairing(self, names: Sequence[str], purpose: str = "evaluation") -> str:
         """Return what prompts and noise are called: equal where two models were asked the same in the same way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from inlay.metrics.measure import Difference, Measure
 from inlay.run.evaluation.drawing import Drawing, Shots
 from inlay.run.evaluation.figures import finite
 from inlay.run.evaluation.measuring import Figures, Lens
-from inlay.run.evaluation.prompts import Questions
+from inlay.run.evaluation.prompts import Question, Questions
 
 OTHER = "other evaluation"
 """Purpose of the noise that is independent of the pictures that are measured."""
@@ -70,7 +71,7 @@ def draw_base(base: Base, drawing: Drawing, questions: Questions, copies: int, t
     """
 
     def draw(what: str, prompts: Sequence[str], purpose: str = "evaluation") -> Shots:
-        return drawing.draw(base, prompts, prompts, lambda done, total: tell(what, done, total), purpose)
+        return drawing.draw_base(base, prompts, partial(tell, what), purpose)
 
     first = draw("drawing with the base", questions.plain)
     of_class = list(questions.class_prompts)
@@ -80,7 +81,11 @@ def draw_base(base: Base, drawing: Drawing, questions: Questions, copies: int, t
         second = first if same else draw("drawing the class with the base", of_class)
         third = draw("drawing the class with other noise", of_class, OTHER)
     if copies and questions.trained:
-        fourth = _trained(base, drawing, questions, round(NULL * copies), True, tell)
+        chosen, each = _of_training(drawing, questions, round(NULL * copies))
+        plain = [question.plain for question in chosen]
+        told = partial(tell, "drawing the training prompt with the base")
+        # Other noise: these pictures are a sample of what chance does, not partners of the tuned model's.
+        fourth = each.draw_base(base, plain, told, OTHER)
     return OfBase(first, second, third, fourth)
 
 
@@ -90,22 +95,18 @@ def draw_tuned(tuned: Base, drawing: Drawing, questions: Questions, shots: Shots
     second = third = None
     if of_class:
         what = "drawing the class with the tuned model"
-        second = drawing.draw(tuned, of_class, of_class, lambda done, total: tell(what, done, total))
+        second = drawing.draw(tuned, of_class, of_class, partial(tell, what))
     if copies and questions.trained:
-        third = _trained(tuned, drawing, questions, copies, False, tell)
+        chosen, each = _of_training(drawing, questions, copies)
+        asked, plain = [question.prompt for question in chosen], [question.plain for question in chosen]
+        third = each.draw(tuned, asked, plain, partial(tell, "drawing the training prompt with the tuned model"))
     return OfTuned(shots, second, third)
 
 
-def _trained(model: Base, drawing: Drawing, questions: Questions, count: int, of_base: bool, tell: Tell) -> Shots:
-    """Draw ``count`` pictures of the training captions, or somewhat more or fewer where there are several captions."""
+def _of_training(drawing: Drawing, questions: Questions, count: int) -> tuple[Sequence[Question], Drawing]:
+    """Return captions of training pictures, and a drawing that makes about ``count`` pictures of them in all."""
     chosen = questions.trained[:count]
-    plain = [question.plain for question in chosen]
-    asked = plain if of_base else [question.prompt for question in chosen]
-    each = replace(drawing, pictures=max(1, round(count / len(chosen))))
-    what = f"drawing the training prompt with the {'base' if of_base else 'tuned model'}"
-    # The base's noise is other noise: its pictures are a sample of what chance does, not partners of the model's.
-    purpose = OTHER if of_base else "evaluation"
-    return each.draw(model, asked, plain, lambda done, total: tell(what, done, total), purpose)
+    return chosen, replace(drawing, pictures=max(1, round(count / len(chosen))))
 
 
 def find(

@@ -119,7 +119,7 @@ class Watch:
                 shots = self.before.prompts
             else:
                 plain = self.questions.plain
-                shots = self.drawing.draw(self.base, plain, plain, self._told("drawing with the base"))
+                shots = self.drawing.draw_base(self.base, plain, self._told("drawing with the base"))
         self._note(Measured(0, 0.0, measure(self.metrics, self.lens, shots, self.references), shots))
         self.spent += time.monotonic() - started
 
