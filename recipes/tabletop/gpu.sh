@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the embedded base on a machine with a GPU and many cores, by the clock: under ten minutes where build.sh takes
-# hours. As build.sh does, it replaces the base and the judge in src/. It needs no network and no virtual environment:
+# hours. As build.sh does, it replaces the base and the judge in src/. It needs no network and no virtual environment;
+# packages that $PYTHON lacks may lie in a folder that PYTHONPATH names:
 #
 #   OUT=/some/folder PYTHON=python3 bash recipes/tabletop/gpu.sh
 #
@@ -17,7 +18,7 @@ CLIP_SECONDS=${CLIP_SECONDS:-110}       # of training; clip, decoder, judge and 
 DECODER_SECONDS=${DECODER_SECONDS:-110}
 JUDGE_SECONDS=${JUDGE_SECONDS:-60}
 REFINE_SECONDS=${REFINE_SECONDS:-60}    # the image side alone, beside the denoiser
-SETUP_SECONDS=${SETUP_SECONDS:-60}      # what a training script takes beyond its training: loading, measuring
+SETUP_SECONDS=${SETUP_SECONDS:-60}      # what a script takes at most beyond its training: loading, measuring
 PREPARE_SECONDS=${PREPARE_SECONDS:-80}  # what the denoiser's run takes beyond its training: captions, saving
 QUALITY_SECONDS=${QUALITY_SECONDS:-75}  # export, quality and card
 CLIP_BATCH=${CLIP_BATCH:-1024}
@@ -77,7 +78,7 @@ latents() {
   done
   cp -r "$BASE" $BUILD/early
   cp $BUILD/autoencoder/vae/* $BUILD/early/vae/
-  stage halve 60 "$PYTHON" -c 'import sys, diffusers
+  stage halve "$SETUP_SECONDS" "$PYTHON" -c 'import sys, diffusers
 diffusers.AutoencoderKL.from_pretrained(sys.argv[1]).half().save_pretrained(sys.argv[1])' $BUILD/early/vae &&
     stage latents $((CLIP_SECONDS + SETUP_SECONDS)) nice -n 5 "${INLAY[@]}" "${DENOISER[@]}" base=$BUILD/early \
       data.prompt=toy train.steps=1 train.minutes=null train.batch_size=1 preview.pictures=1 preview.steps=1 \
@@ -89,12 +90,12 @@ mkdir -p $LOGS
 : >$LOGS/stages.txt
 trap collect EXIT
 
-must check 60 "$PYTHON" -c 'import accelerate, diffusers, inlay, matplotlib, peft, pydantic, scipy, torch, transformers
+must check "$SETUP_SECONDS" "$PYTHON" -c 'import accelerate, diffusers, inlay, matplotlib, peft, pydantic, scipy, torch, transformers
 print(*(f"{one.__name__} {one.__version__}" for one in (torch, diffusers, transformers, peft, pydantic)), sep="\n")
 print(torch.cuda.get_device_name() if torch.cuda.is_available() else "NO GPU: everything runs on the CPU")'
 cat $LOGS/check.log
 must pictures $((BUDGET / 3)) "$PYTHON" recipes/tabletop/pictures.py --images "$IMAGES"
-must tokenizer 60 "$PYTHON" recipes/tabletop/tokenizer.py
+must tokenizer "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/tokenizer.py
 
 stage clip $((CLIP_SECONDS + SETUP_SECONDS)) "$PYTHON" recipes/tabletop/clip.py --threads 4 --images "$IMAGES" \
   --batch "$CLIP_BATCH" --steps 1000000 --seconds "$CLIP_SECONDS" &
@@ -110,7 +111,7 @@ wait "$clip" && wait "$decoder" || exit 1
 # Without a new judge the shipped one stays, which serves as well.
 wait "$judge" && cp $BUILD/classifier/{model.safetensors,config.json} $JUDGE/
 wait
-must export 60 "$PYTHON" recipes/tabletop/export.py
+must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
 
 seconds=$(($(left) - PREPARE_SECONDS - QUALITY_SECONDS))
 ((seconds >= 3)) || { echo "no time is left for the denoiser" && exit 1; }
@@ -128,7 +129,7 @@ worse = [min(json.load(open(path))["test"][way] for way in ("image_to_text", "te
 print("retrieval before and after refining", worse)
 sys.exit(worse[1] <= worse[0])' $RESULTS/clip.json $RESULTS/clip-refined.json ||
   rm -rf $BUILD/clip-refined $RESULTS/clip-refined.json
-must export 60 "$PYTHON" recipes/tabletop/export.py
+must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
 collect
 stage quality $(($(left) + 20)) "$PYTHON" recipes/tabletop/quality.py --threads "$CORES" $QUALITY_OPTIONS &&
-  stage card 30 "$PYTHON" recipes/tabletop/card.py
+  stage card "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/card.py
