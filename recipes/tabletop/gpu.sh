@@ -12,14 +12,14 @@ cd "$(dirname "$0")/../.."
 
 PYTHON=${PYTHON:-python3}
 CORES=${CORES:-$(nproc)}
-BUDGET=${BUDGET:-560}                   # seconds for all of it; the denoiser trains for what the rest leaves
-IMAGES=${IMAGES:-120000}                # training pictures, the same for every part
-CLIP_SECONDS=${CLIP_SECONDS:-110}       # of training; clip, decoder, judge and the cache of latents go side by side
-DECODER_SECONDS=${DECODER_SECONDS:-110}
-JUDGE_SECONDS=${JUDGE_SECONDS:-60}
+BUDGET=${BUDGET:-570}                   # seconds for all of it; the denoiser trains for what the rest leaves
+IMAGES=${IMAGES:-100000}                # training pictures, the same for every part
+CLIP_SECONDS=${CLIP_SECONDS:-90}        # of training; clip, decoder, judge and the cache of latents go side by side
+DECODER_SECONDS=${DECODER_SECONDS:-90}
+JUDGE_SECONDS=${JUDGE_SECONDS:-45}
 REFINE_SECONDS=${REFINE_SECONDS:-60}    # the image side alone, beside the denoiser
 SETUP_SECONDS=${SETUP_SECONDS:-60}      # what a script takes at most beyond its training: loading, measuring
-PREPARE_SECONDS=${PREPARE_SECONDS:-80}  # what the denoiser's run takes beyond its training: captions, saving
+PREPARE_SECONDS=${PREPARE_SECONDS:-70}  # what the denoiser's run takes beyond its training: captions, saving
 QUALITY_SECONDS=${QUALITY_SECONDS:-75}  # export, quality and card
 CLIP_BATCH=${CLIP_BATCH:-1024}
 DECODER_BATCH=${DECODER_BATCH:-64}
@@ -81,7 +81,8 @@ latents() {
   stage halve "$SETUP_SECONDS" "$PYTHON" -c 'import sys, diffusers
 diffusers.AutoencoderKL.from_pretrained(sys.argv[1]).half().save_pretrained(sys.argv[1])' $BUILD/early/vae &&
     stage latents $((CLIP_SECONDS + SETUP_SECONDS)) nice -n 5 "${INLAY[@]}" "${DENOISER[@]}" base=$BUILD/early \
-      data.prompt=toy train.steps=1 train.minutes=null train.batch_size=1 preview.pictures=1 preview.steps=1 \
+      data.prompt=toy train.steps=1 train.minutes=null train.batch_size=1 \
+      train.schedule.warmup_steps=0 preview.pictures=1 preview.steps=1 \
       output=$BUILD/warm
 }
 
