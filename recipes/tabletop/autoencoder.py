@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from encoder import fit_code, set_encoder
 from pictures import BUILD, TEST, TRAIN, pictures, pixels
-from training import Trace, batches, cosine
+from training import Trace, add_device, add_limits, batches, cosine, device_name
 
 from inlay.randomness import stream
 
@@ -51,16 +51,17 @@ def build(latent_channels: int) -> AutoencoderKL:
 def measure(model: AutoencoderKL, images) -> dict:
     """Return the mean PSNR in dB (peak 1) of uint8 images encoded to the mean and decoded, and the latents' scale."""
     model.eval()
+    device = next(model.parameters()).device
     ratios, codes = [], []
     for begin in range(0, len(images), 32):
-        real = pixels(images[begin : begin + 32])
-        with torch.autocast("cpu", torch.bfloat16):
+        real = pixels(images[begin : begin + 32], device)
+        with torch.autocast(device.type, torch.bfloat16):
             latents = model.encode(real).latent_dist.mean
             output = model.decode(latents).sample
         output = ((output.float().clamp(-1, 1) + 1) * 127.5).round()
         error = ((output - (real + 1) * 127.5) / 255).square().mean((1, 2, 3))
-        ratios.append(-10 * torch.log10(error))
-        codes.append(latents.float())
+        ratios.append((-10 * torch.log10(error)).cpu())
+        codes.append(latents.float().cpu())
     values, latents = torch.cat(ratios), torch.cat(codes)
     model.train()
     return {
@@ -77,53 +78,59 @@ def measure(model: AutoencoderKL, images) -> dict:
 def main() -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=5000)
+    add_limits(parser, 5000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--latent-channels", type=int, default=24)
     parser.add_argument("--images", type=int, default=TRAIN)
     parser.add_argument("--threads", type=int, default=1)
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=BUILD / "autoencoder")
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/autoencoder.json"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
     images, _, _ = pictures("train", args.images)
     test, _, _ = pictures("test", TEST)
     model = build(args.latent_channels)
     code, facts = fit_code(images[:8000], args.latent_channels)
     set_encoder(model, code, SPREAD)
     model.save_pretrained(args.out / "vae")
+    model.to(device)
     print(json.dumps(facts), flush=True)
     learnt = [*model.post_quant_conv.parameters(), *model.decoder.parameters()]
     optimizer = torch.optim.AdamW(learnt, lr=args.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    schedule = cosine(optimizer, 50, args.steps)
+    schedule = cosine(optimizer, 50, args.steps, args.seconds)
     trace = Trace(args.out / "trace.json", args.steps)
-    for step, chosen in enumerate(batches(SEED, "autoencoder/order", len(images), args.batch, args.steps)):
+    order = batches(SEED, "autoencoder/order", len(images), args.batch, args.steps, args.seconds)
+    step = 0
+    for step, chosen in enumerate(order):
         batch = images[chosen.numpy()]
         latents = torch.from_numpy(code(batch))
         noise = torch.randn(latents.shape, generator=stream(SEED, "autoencoder/noise", step))
-        with torch.autocast("cpu", torch.bfloat16):
-            output = model.decode(latents + SPREAD * noise).sample
-        error = output.float() - pixels(batch)
+        with torch.autocast(device.type, torch.bfloat16):
+            output = model.decode((latents + SPREAD * noise).to(device)).sample
+        error = output.float() - pixels(batch, device)
         value = error.abs().mean()
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
         schedule.step()
-        trace.add(step, loss=value.item(), squared_error=error.detach().square().mean().item())
+        trace.add(step, loss=value, squared_error=error.detach().square().mean())
         if (step + 1) % 500 == 0:
             print(json.dumps({"psnr": measure(model, test[:128])["psnr_mean"]}), flush=True)
             model.save_pretrained(args.out / "vae")
     found = measure(model, test)
     model.save_pretrained(args.out / "vae")
     summary = {
-        "steps": args.steps,
+        "steps": step + 1,
         "batch": args.batch,
         "rate": args.rate,
         "pictures": args.images,
         "seconds": round(trace.seconds(), 1),
         "threads": args.threads,
+        "device": device_name(args.device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
         "decoder_parameters": sum(p.numel() for p in model.decoder.parameters()),

@@ -11,6 +11,8 @@ from export import BASE
 
 RESULTS = Path("recipes/tabletop/results")
 TRAINED = ("autoencoder", "clip", "classifier")
+SHARED = "two CPU cores that other work shared"
+"""What the base was made on where the figures name no GPU."""
 
 
 def share(found: dict) -> str:
@@ -48,16 +50,21 @@ def samples_lines(quality: dict) -> list[str]:
     return rows
 
 
-def shortfalls(quality: dict) -> list[str]:
-    """Return a line for every aim of the base that the measured figures miss."""
+def shortfalls(quality: dict, machine: str) -> list[str]:
+    """Return a line for every aim of the base that the measured figures miss.
+
+    Args:
+        quality: the measured figures.
+        machine: what the base was trained on.
+    """
     retrieval = min(quality["retrieval"][key] for key in ("image_to_text", "text_to_image"))
     aims = (
         ("Class and colour are both right in", quality["samples"]["class_and_colour"]["value"], 0.8, "of the prompts"),
         ("Retrieval in the worse direction is right in", retrieval, 0.9, "of the cases"),
     )
-    limit = "What limits it is time: few pictures were seen, on two CPU cores that other work shared."
+    limit = f"What limits it is time: few pictures were seen, on {machine}." if machine == SHARED else ""
     return [
-        f"- {what} {100 * value:.1f} % {whose}; the aim is {100 * aim:.0f} %. {limit}"
+        f"- {what} {100 * value:.1f} % {whose}; the aim is {100 * aim:.0f} %. {limit}".rstrip()
         for what, value, aim, whose in aims
         if value < aim
     ]
@@ -73,6 +80,9 @@ def card(results: Path) -> str:
     refined = results / "clip-refined.json"
     second = json.loads(refined.read_text()) if refined.exists() else {"steps": 0, "seconds": 0.0}
     onward = f", then {second['steps']} steps of the image side alone" if second["steps"] else ""
+    gpu = vae.get("device", "cpu") != "cpu"
+    machine, script = (f"one {vae['device']}", "gpu.sh") if gpu else (SHARED, "build.sh")
+    made_on = f"one {vae['device']}" if gpu else "two cores of a CPU that other work shared, without a GPU"
     accuracy = judge["accuracy"]
     retrieval, codec = quality["retrieval"], quality["autoencoder"]
     rows = samples_lines(quality)
@@ -116,12 +126,12 @@ with the captions that describe them. No third-party pictures, words or weights.
   {vae["test"]["latent_std"]:.2f}; by channel it falls from {max(vae["test"]["channel_std"]):.2f} (a patch's mean
   colour) to {min(vae["test"]["channel_std"]):.2f} (fine detail).
 - **Denoiser**: {training}
-- **Classifier** (not shipped, to keep to 40 MB; `recipes/tabletop/classifier.py` makes it):
+- **Classifier** (ships with inlay as the judge of `inlay.metrics`; `recipes/tabletop/classifier.py` makes it):
   {judge["parameters"] / 1e6:.1f} M parameters; judges samples, trained on renders, half of them softened and grained.
 
-Cost on two cores of a CPU that other work shared, without a GPU: CLIP {minutes(clip["seconds"])}, decoder
+Cost on {made_on}: CLIP {minutes(clip["seconds"])}, decoder
 {minutes(vae["seconds"])}, classifier {minutes(judge["seconds"])}, {cost}.
-Everything is made again by `recipes/tabletop/build.sh`.
+Everything is made again by `recipes/tabletop/{script}`.
 
 ## Measured quality
 
@@ -143,7 +153,7 @@ are. The guidance was chosen on {quality["sweep"][0]["class"]["n"]} other prompt
 - It knows the world's words and nothing else: no photographs, no people, no text in pictures.
 - 64 x 64 pixels. Fine texture (grain of sand, veins of marble) is drawn softer than it is rendered.
 - Relations of two objects and rare combinations come out less surely than single objects.
-{chr(10).join(shortfalls(quality))}
+{chr(10).join(shortfalls(quality, machine))}
 
 ## Use
 
@@ -163,7 +173,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     (args.base / "MODEL_CARD.md").write_text(card(args.results))
-    shutil.copy(args.results / "samples.png", args.base / "samples.png")
+    grid = args.results / "samples.png"
+    if grid.exists():  # git does not keep it here; without a new one, that of the base stays
+        shutil.copy(grid, args.base / "samples.png")
     print(args.base / "MODEL_CARD.md")
 
 

@@ -13,7 +13,7 @@ from pictures import BUILD, TEST, TRAIN, pictures, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from training import Trace, batches, cosine
+from training import Trace, add_device, add_limits, batches, cosine, device_name
 
 from inlay.data.tabletop import Scene, scene
 from inlay.metrics.judge import build
@@ -66,10 +66,11 @@ class Judge(nn.Module):
     def name(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the likeliest value of every attribute, as places [N] in `ATTRIBUTES`, for uint8 [N, 64, 64, 3]."""
         self.eval()
+        device = next(self.parameters()).device
         found: dict[str, list[torch.Tensor]] = {name: [] for name in ATTRIBUTES}
         for begin in range(0, len(images), 256):
-            for name, logits in self(pixels(images[begin : begin + 256])).items():
-                found[name].append(logits.argmax(1))
+            for name, logits in self(pixels(images[begin : begin + 256], device)).items():
+                found[name].append(logits.argmax(1).cpu())
         return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
@@ -85,9 +86,9 @@ def load(folder: Path) -> Judge:
 def worn(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return images, half of them softened and grained: the judge must read samples too, which are never as crisp."""
     soft = functional.interpolate(functional.avg_pool2d(images, 2), scale_factor=2, mode="bilinear")
-    share = torch.rand(len(images), 1, 1, 1, generator=generator) * 1.6 - 0.8
+    share = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) * 1.6 - 0.8
     share = share.clamp(min=0.0)
-    grain = torch.randn(images.shape, generator=generator) * 0.06
+    grain = torch.randn(images.shape, generator=generator).to(images.device) * 0.06
     return images * (1 - share) + soft * share + grain * (share > 0)
 
 
@@ -101,28 +102,32 @@ def alone(part: str, count: int) -> tuple[np.ndarray, torch.Tensor]:
 def main() -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2500)
+    add_limits(parser, 2500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--images", type=int, default=TRAIN)
     parser.add_argument("--threads", type=int, default=1)
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=BUILD / "classifier")
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/classifier.json"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
+    device = torch.device(args.device)
     images, values = alone("train", args.images)
     test, expected = alone("test", TEST)
-    judge = Judge()
+    judge = Judge().to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=args.rate, weight_decay=0.05, fused=True)
-    schedule = cosine(optimizer, 100, args.steps)
+    schedule = cosine(optimizer, 100, args.steps, args.seconds)
     trace = Trace(BUILD / "classifier-trace.json", args.steps, every=100)
-    for step, chosen in enumerate(batches(SEED, "classifier/order", len(images), args.batch, args.steps)):
+    order = batches(SEED, "classifier/order", len(images), args.batch, args.steps, args.seconds)
+    step = 0
+    for step, chosen in enumerate(order):
         generator = stream(SEED, "classifier/augment", step)
-        real = worn(shifted(pixels(images[chosen.numpy()]), generator), generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        real = worn(shifted(pixels(images[chosen.numpy()], device), generator), generator)
+        with torch.autocast(device.type, torch.bfloat16):
             logits = judge(real)
-        wanted = values[chosen]
+        wanted = values[chosen].to(device)
         # Class and colour are what the quality figures are about; the others share the rest of the trunk's attention.
         weights = [1.0, 1.0] + [0.3] * (len(ATTRIBUTES) - 2)
         losses = [functional.cross_entropy(one.float(), wanted[:, k]) for k, one in enumerate(logits.values())]
@@ -131,19 +136,20 @@ def main() -> None:
         value.backward()
         optimizer.step()
         schedule.step()
-        trace.add(step, loss=value.item(), kind=losses[0].item(), colour=losses[1].item())
+        trace.add(step, loss=value, kind=losses[0], colour=losses[1])
     args.out.mkdir(parents=True, exist_ok=True)
     held = {
         name: value.half() if value.is_floating_point() else value for name, value in judge.network.state_dict().items()
     }
     save_file(held, args.out / "model.safetensors")
-    named = load(args.out).name(test)
+    named = load(args.out).to(device).name(test)
     right = {name: named[name] == expected[:, k].numpy() for k, name in enumerate(ATTRIBUTES)}
     summary = {
-        "steps": args.steps,
+        "steps": step + 1,
         "batch": args.batch,
         "pictures": len(images),
         "seconds": round(trace.seconds(), 1),
+        "device": device_name(args.device),
         "parameters": sum(p.numel() for p in judge.parameters()),
         "test_pictures": len(test),
         "accuracy": {name: round(float(values.mean()), 4) for name, values in right.items()},

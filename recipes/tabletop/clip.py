@@ -11,7 +11,7 @@ import torch
 from pictures import BUILD, TEST, TRAIN, pictures, pixels
 from tokenizer import COMMON, LENGTH, rare_words
 from torch.nn import functional
-from training import Trace, batches, cosine
+from training import Trace, add_device, add_limits, batches, cosine, device_name
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from inlay.data.tabletop import vocabulary
@@ -100,7 +100,7 @@ def loss(
         ids: caption tokens [B, L]; equal captions share the contrastive target evenly.
         weights: of each token in the word loss, [V].
     """
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(images.device.type, torch.bfloat16):
         features = model.vision_model(pixel_values=images).pooler_output
         seen = model.visual_projection(features)
         read = model.get_text_features(ids).pooler_output
@@ -110,7 +110,7 @@ def loss(
     same = (ids[:, None] == ids[None]).all(-1).float()
     target = same / same.sum(1, keepdim=True)
     contrast = 0.5 * (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target))
-    spoken = torch.zeros(len(ids), len(weights)).scatter_(1, ids, weights[ids])
+    spoken = torch.zeros(len(ids), len(weights), device=ids.device).scatter_(1, ids, weights[ids])
     words = functional.cross_entropy(guessed.float(), spoken / spoken.sum(1, keepdim=True))
     return contrast, words
 
@@ -147,13 +147,14 @@ def measure(model: CLIPModel, tokenizer: CLIPTokenizer, images, captions: list[s
     """Return `retrieval` of a model on pictures and the world's own captions."""
     model.eval()
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    device = next(model.parameters()).device
     seen, read = [], []
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         for begin in range(0, len(images), 256):
-            seen.append(model.get_image_features(pixels(images[begin : begin + 256])).pooler_output.float())
-            read.append(model.get_text_features(tokens[begin : begin + 256]).pooler_output.float())
+            seen.append(model.get_image_features(pixels(images[begin : begin + 256], device)).pooler_output)
+            read.append(model.get_text_features(tokens[begin : begin + 256].to(device)).pooler_output)
     model.train()
-    return retrieval(torch.cat(seen), torch.cat(read), captions)
+    return retrieval(torch.cat(seen).float().cpu(), torch.cat(read).float().cpu(), captions)
 
 
 @torch.no_grad()
@@ -162,7 +163,8 @@ def settle_unseen(model: CLIPModel, tokens: torch.Tensor) -> int:
     table = model.text_model.embeddings.token_embedding.weight
     used = torch.zeros(len(table), dtype=torch.bool)
     used[tokens.unique()] = True
-    drawn = torch.randn(table.shape, generator=stream(SEED, "clip/unseen"))
+    drawn = torch.randn(table.shape, generator=stream(SEED, "clip/unseen")).to(table.device)
+    used = used.to(table.device)
     table[~used] = (table[used].mean(0) + table[used].std(0) * drawn)[~used]
     return int((~used).sum())
 
@@ -178,17 +180,19 @@ def parameter_groups(model: CLIPModel, decay: float) -> list[dict]:
 def main() -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
+    add_limits(parser, 2000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--images", type=int, default=TRAIN)
     parser.add_argument("--threads", type=int, default=1)
+    add_device(parser)
     parser.add_argument("--tokenizer", type=Path, default=BUILD / "tokenizer")
     parser.add_argument("--out", type=Path, default=BUILD / "clip")
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/clip.json"))
     parser.add_argument("--refine", type=Path, help="a trained model: only its image side and projections learn on")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
     tokenizer = CLIPTokenizer.from_pretrained(args.tokenizer)
     images, captions, scenes = pictures("train", args.images)
     test_images, test_captions, _ = pictures("test", TEST)
@@ -197,42 +201,47 @@ def main() -> None:
     ids = tokenizer(flat, padding="max_length", truncation=True, return_tensors="pt").input_ids
     ids = ids.view(len(images), WORDINGS, LENGTH)
     model = build(tokenizer) if args.refine is None else CLIPModel.from_pretrained(args.refine)
-    # On a CPU the fused attention is slow in its backward pass; plain matrix products train twice as fast.
-    model.set_attn_implementation("eager")
+    if device.type == "cpu":
+        # There the fused attention is slow in its backward pass; plain matrix products train twice as fast.
+        model.set_attn_implementation("eager")
     if args.refine is not None:
         # The denoiser reads the text tower's states: they must not move once it trains.
         model.text_model.requires_grad_(False)
     purpose = "clip/order" if args.refine is None else "clip/refine"
-    head = torch.nn.Linear(192, len(tokenizer))
-    weights = word_weights(tokenizer, ids[:, 0])
+    head = torch.nn.Linear(192, len(tokenizer)).to(device)
+    weights = word_weights(tokenizer, ids[:, 0]).to(device)
+    model.to(device)
     optimizer = torch.optim.AdamW(
         [*parameter_groups(model, 0.1), {"params": head.parameters()}], lr=args.rate, betas=(0.9, 0.98)
     )
-    schedule = cosine(optimizer, 150, args.steps)
+    schedule = cosine(optimizer, 150, args.steps, args.seconds)
     trace = Trace(args.out / "trace.json", args.steps, every=25)
-    for step, chosen in enumerate(batches(SEED, purpose, len(images), args.batch, args.steps)):
+    order = batches(SEED, purpose, len(images), args.batch, args.steps, args.seconds)
+    step = 0
+    for step, chosen in enumerate(order):
         generator = stream(SEED, "clip/augment", step)
-        real = shifted(pixels(images[chosen.numpy()]), generator)
+        real = shifted(pixels(images[chosen.numpy()], device), generator)
         words = ids[chosen, torch.randint(0, WORDINGS, (args.batch,), generator=generator)]
         words = words[:, : int((words != tokenizer.eos_token_id).sum(1).max()) + 1]
-        value, guess = loss(model, head, real, words, weights)
+        value, guess = loss(model, head, real, words.to(device), weights)
         optimizer.zero_grad(set_to_none=True)
         (value + guess if args.refine is None else value).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        trace.add(step, loss=value.item(), words=guess.item())
+        trace.add(step, loss=value, words=guess)
         if (step + 1) % 250 == 0:
             print(measure(model, tokenizer, test_images[:1024], test_captions[:1024]), flush=True)
     unseen = settle_unseen(model, ids) if args.refine is None else None
     model.save_pretrained(args.out / "model")
     summary = {
-        "steps": args.steps,
+        "steps": step + 1,
         "batch": args.batch,
         "rate": args.rate,
         "pictures": args.images,
         "seconds": round(trace.seconds(), 1),
         "threads": args.threads,
+        "device": device_name(args.device),
         "text_parameters": sum(p.numel() for p in model.text_model.parameters()),
         "image_parameters": sum(p.numel() for p in model.vision_model.parameters()),
         "tokens_never_in_a_caption": unseen,

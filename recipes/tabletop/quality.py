@@ -18,10 +18,12 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusio
 from export import BASE
 from pictures import BUILD, TEST, pictures
 from safetensors.torch import load_file
+from training import add_device
 
 from inlay.data.tabletop import Scene
 from inlay.metrics.features import NAME, fingerprint, image_features
 from inlay.metrics.frechet import frechet_distance
+from inlay.metrics.judge import folder
 from inlay.randomness import stream
 
 SEED = 0
@@ -80,22 +82,24 @@ def asks_class_and_colour(scene: Scene, caption: str) -> bool:
 
 
 class Sampler:
-    """Draws pictures with the base as a user of diffusers would, 64 at a time."""
+    """Draws pictures with the base as a user of diffusers would, many at a time."""
 
-    def __init__(self, base: Path, steps: int):
+    def __init__(self, base: Path, steps: int, device: torch.device):
         self.pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
         config = self.pipeline.scheduler.config
         self.pipeline.scheduler = DPMSolverMultistepScheduler.from_config(config)
         self.pipeline.set_progress_bar_config(disable=True)
-        self.steps = steps
+        self.pipeline.to(device)
+        self.steps, self.device = steps, device
+        self.batch = 64 if device.type == "cpu" else 512
 
     def __call__(self, prompts: list[str], guidance: float, purpose: str) -> np.ndarray:
         """Return pictures uint8 [N, 64, 64, 3]; noise follows from the purpose and a prompt's place."""
         found, begun = [], time.perf_counter()
-        for begin in range(0, len(prompts), 64):
-            part = prompts[begin : begin + 64]
+        for begin in range(0, len(prompts), self.batch):
+            part = prompts[begin : begin + self.batch]
             generators = [stream(SEED, f"quality/{purpose}", begin + k) for k in range(len(part))]
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 images = self.pipeline(
                     part,
                     num_inference_steps=self.steps,
@@ -109,6 +113,12 @@ class Sampler:
             spent = time.perf_counter() - begun
             print(f"{purpose}, guidance {guidance}: {begin + len(part)} of {len(prompts)}, {spent:.0f} s", flush=True)
         return np.concatenate(found)
+
+
+def judge_folder() -> Path:
+    """Return where the judge lies: the one that was just trained, or else the one that ships with inlay."""
+    trained = BUILD / "classifier"
+    return trained if (trained / "model.safetensors").exists() else folder()
 
 
 def judged(judge: Judge, images: np.ndarray, scenes: list[Scene]) -> dict:
@@ -131,7 +141,7 @@ def retrieval(sampler: Sampler, base: Path, images: np.ndarray, captions: list[s
     read = []
     for begin in range(0, len(captions), 256):
         part = tokenizer(captions[begin : begin + 256], padding="max_length", truncation=True, return_tensors="pt")
-        read.append(tower(part.input_ids).pooler_output @ projection.T)
+        read.append(tower(part.input_ids.to(sampler.device)).pooler_output.cpu() @ projection.T)
     seen = torch.from_numpy(image_features(images, folder=base / "image_encoder"))
     return clip.retrieval(seen, torch.cat(read), captions)
 
@@ -164,15 +174,17 @@ def main() -> None:
     parser.add_argument("--renders", type=int, default=2048, help="test renders that PSNR and retrieval are taken on")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--threads", type=int, default=2)
+    add_device(parser)
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/quality.json"))
     parser.add_argument("--grid", type=Path, default=Path("recipes/tabletop/results/samples.png"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     images, captions, scenes = pictures("test", TEST)
     images = np.array(images)
-    sampler = Sampler(args.base, args.steps)
-    judge = load(BUILD / "classifier")
-    vae = AutoencoderKL.from_pretrained(args.base / "vae", dtype=torch.float32)
+    device = torch.device(args.device)
+    sampler = Sampler(args.base, args.steps, device)
+    judge = load(judge_folder()).to(device)
+    vae = AutoencoderKL.from_pretrained(args.base / "vae", dtype=torch.float32).to(device)
     quality: dict = {"steps": args.steps, "solver": "DPM-Solver++ (order 2)", "seed": SEED}
     quality["autoencoder"] = autoencoder.measure(vae, images[: args.renders])
     quality["retrieval"] = retrieval(sampler, args.base, images[: args.renders], captions[: args.renders])
@@ -203,7 +215,7 @@ def main() -> None:
     grid = sampler(list(GRID), best, "grid")
     draw_grid(grid, GRID, args.grid)
     torch.manual_seed(SEED)
-    sampler.pipeline.unet = UNet2DConditionModel.from_config(sampler.pipeline.unet.config)
+    sampler.pipeline.unet = UNet2DConditionModel.from_config(sampler.pipeline.unet.config).to(device)
     drawn = sampler(captions[side : 2 * side], best, "untrained")
     distances["untrained_denoiser"] = frechet_distance(real, image_features(drawn, folder=tower))
     quality["frechet"] = distances

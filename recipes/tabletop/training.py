@@ -1,7 +1,8 @@
-"""What the training scripts of this folder share: the learning rate, the progress line and the trace."""
+"""What the training scripts of this folder share: device, learning rate, the progress line and the trace."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import platform
@@ -14,23 +15,53 @@ import torch
 from inlay.randomness import derive
 
 
-def batches(seed: int, purpose: str, count: int, size: int, steps: int) -> Iterator[torch.Tensor]:
-    """Yield one batch of indices a step: every epoch is a new permutation of `count`, its short rest dropped."""
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Give a script its option `--device`."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def add_limits(parser: argparse.ArgumentParser, steps: int) -> None:
+    """Give a script the options `--steps` and `--seconds`, of which the first to be used up ends the training."""
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="for machines whose speed is not known")
+
+
+def device_name(device: str) -> str:
+    """Return what figures call a device: "cpu", or the GPU's name."""
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
+
+
+def batches(
+    seed: int, purpose: str, count: int, size: int, steps: int, seconds: float = math.inf
+) -> Iterator[torch.Tensor]:
+    """Yield one batch of indices a step: every epoch is a new permutation of `count`, its short rest dropped.
+
+    They end after so many steps, or at the first step after so many seconds.
+    """
     per_epoch = count // size
+    begin = time.perf_counter()
     for step in range(steps):
+        if step and time.perf_counter() - begin >= seconds:
+            return
         epoch, place = divmod(step, per_epoch)
         if place == 0:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, purpose, epoch)))
         yield order[place * size : (place + 1) * size]
 
 
-def cosine(optimizer: torch.optim.Optimizer, warmup: int, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return a schedule that rises linearly over `warmup` steps and falls to 1 % along a cosine."""
+def cosine(
+    optimizer: torch.optim.Optimizer, warmup: int, steps: int, seconds: float = math.inf
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return a schedule that rises linearly over `warmup` steps and falls to 1 % along a cosine.
+
+    It falls with the steps or with the seconds since this call, whichever are used up faster.
+    """
+    begin = time.perf_counter()
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        share = (step - warmup) / max(1, steps - warmup)
+        share = max((step - warmup) / max(1, steps - warmup), (time.perf_counter() - begin) / seconds)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -38,6 +69,8 @@ def cosine(optimizer: torch.optim.Optimizer, warmup: int, steps: int) -> torch.o
 
 class Trace:
     """Keeps measured values by step, prints a line now and then, and writes them as JSON.
+
+    Values may be tensors: they are summed where they are, since to read each would wait for the device each time.
 
     Args:
         path: the JSON file, written anew at every line.
@@ -48,7 +81,7 @@ class Trace:
     def __init__(self, path: Path, steps: int, every: int = 50):
         self.path, self.steps, self.every = path, steps, every
         self.rows: list[dict[str, float]] = []
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, float | torch.Tensor] = {}
         self._begin = time.perf_counter()
         path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -56,16 +89,17 @@ class Trace:
         """Return the seconds since the run began."""
         return time.perf_counter() - self._begin
 
-    def add(self, step: int, **values: float) -> None:
+    def add(self, step: int, **values: float | torch.Tensor) -> None:
         """Take the values of one step, numbered from 0."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            one = value.detach().double() if isinstance(value, torch.Tensor) else value
+            self._sums[name] = self._sums.get(name, 0.0) + one
         done = step + 1
         if done % self.every and done != self.steps:
             return
         count = done % self.every or self.every
         row = {"step": done, "seconds": round(self.seconds(), 1)}
-        row |= {name: round(total / count, 6) for name, total in self._sums.items()}
+        row |= {name: round(float(total) / count, 6) for name, total in self._sums.items()}
         self.rows.append(row)
         self._sums = {}
         left = self.seconds() / done * (self.steps - done)

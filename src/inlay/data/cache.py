@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from inlay.errors import DataError
 
 SHARD_BYTES = 64 * 2**20
 """Size at which a shard is closed: what a killed build loses at most, and what stays in memory until then."""
+VIEWS = 2**19
+"""Tensors whose places are remembered: to find one in its shard takes far longer than to copy it."""
 ABANDONED_SECONDS = 3600
 """Age from which an unfinished file is taken for that of a killed process."""
 
@@ -49,6 +52,7 @@ class TensorCache:
         self._shards: set[str] = set()
         self._places: dict[str, safe_open] = {}
         self._names: dict[str, list[str]] = {}
+        self._view = lru_cache(maxsize=VIEWS)(self._find)
         self.refresh()
 
     def __contains__(self, key: str) -> bool:
@@ -109,7 +113,11 @@ class TensorCache:
             KeyError: a key has not been built.
         """
         names = self._names[keys[0]]
-        return {name: torch.stack([self._places[key].get_tensor(f"{key}/{name}") for key in keys]) for name in names}
+        return {name: torch.stack([self._view(key, name) for key in keys]) for name in names}
+
+    def _find(self, key: str, name: str) -> torch.Tensor:
+        """Return a tensor as it lies in its shard, without a copy: what is not read takes no memory."""
+        return self._places[key].get_tensor(f"{key}/{name}")
 
     def _read(self, path: Path) -> None:
         try:

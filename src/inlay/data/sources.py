@@ -294,8 +294,12 @@ def _told(world: World, index: int, settings: DataSettings) -> str:
 
 
 def _draw(world: World, index: int) -> Image.Image:
-    return Image.fromarray(world[index].image)
+    from inlay.data.farm import draw_image
+
+    return Image.fromarray(draw_image(world, index))
 
 
 def _draw_mask(world: World, index: int) -> Image.Image:
-    return Image.fromarray(world.mask(index))
+    from inlay.data.farm import draw_mask
+
+    return Image.fromarray(draw_mask(world, index))

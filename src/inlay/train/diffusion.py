@@ -13,6 +13,7 @@ from torch import Tensor
 from inlay.base.contract import Base
 from inlay.data.cache import TensorCache
 from inlay.data.dataset import Batch, Dataset, Item
+from inlay.data.farm import farm
 from inlay.data.masks import mask_weights
 from inlay.data.sources import Example
 from inlay.data.views import View, center_view, pixels
@@ -59,10 +60,11 @@ class Diffusion:
 
     def build_caches(self, progress: Progress) -> None:
         """Encode every picture and caption once, as far as they stay the same."""
-        if "vae" not in self.tuned and self.dataset.cacheable:
-            self._cache_latents(progress)
-        if self.dataset.settings.mask is not None and self.dataset.cacheable:
-            self._cache_masks(progress)
+        with farm():
+            if "vae" not in self.tuned and self.dataset.cacheable:
+                self._cache_latents(progress)
+            if self.dataset.settings.mask is not None and self.dataset.cacheable:
+                self._cache_masks(progress)
         readers = self.base.architecture.readers
         if readers and self.tuned.isdisjoint(readers):
             self._cache_states(progress)

@@ -1,0 +1,135 @@
+"""What making the embedded base rests on: its pictures, the clock, the judge, and what the card says of it."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inlay.data.tabletop import World
+from inlay.metrics import judge
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_pictures_are_those_of_the_world_and_are_drawn_once(recipe_folder, monkeypatch, tmp_path):
+    import pictures
+
+    monkeypatch.setattr(pictures, "BUILD", tmp_path)
+    monkeypatch.setattr(pictures, "TOGETHER", 3)
+    monkeypatch.setattr(pictures, "cores", lambda: 2)
+    images, captions, scenes = pictures.pictures("test", 5)
+    expected = [World("test")[index] for index in range(5)]
+    assert np.array_equal(images, [one.image for one in expected])
+    assert captions == [one.caption for one in expected]
+    assert scenes == [one.scene for one in expected]
+    monkeypatch.setattr(pictures, "draw", None)
+    assert np.array_equal(pictures.pictures("test", 5)[0], images)
+
+
+def test_training_ends_with_the_clock_and_the_rate_falls_with_it(recipe_folder, monkeypatch):
+    import training
+
+    now = [100.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = training.cosine(optimizer, 1, 1000, seconds=10.0)
+    rates = []
+    for _ in training.batches(0, "test", 12, 4, 1000, seconds=10.0):
+        now[0] += 2.5
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    # A quarter of the time each: 0.01 + 0.99 * (1 + cos(pi * share)) / 2.
+    assert rates == pytest.approx([0.855018, 0.505, 0.154982, 0.01], abs=1e-6)
+
+
+def test_trace_sums_tensors_as_it_does_numbers(recipe_folder, tmp_path):
+    import training
+
+    values = torch.rand(7, generator=torch.Generator().manual_seed(0))
+    traces = [training.Trace(tmp_path / f"{name}.json", 7) for name in ("tensors", "numbers")]
+    for step, value in enumerate(values):
+        traces[0].add(step, loss=value)
+        traces[1].add(step, loss=value.item())
+    assert traces[0].rows[0]["loss"] == traces[1].rows[0]["loss"]
+
+
+def test_quality_takes_the_shipped_judge_where_none_was_trained(recipe_folder, monkeypatch, tmp_path):
+    import classifier
+    import quality
+
+    monkeypatch.setattr(quality, "BUILD", tmp_path)
+    assert quality.judge_folder() == judge.folder()
+    one = classifier.load(quality.judge_folder())
+    picture = World("test")[next(k for k in range(50) if len(World("test").describe(k)[0].things) == 1)].image
+    named = {key: classifier.ATTRIBUTES[key][value[0]] for key, value in one.name(picture[None]).items()}
+    assert named == {key: value[0] for key, value in judge.name_attributes([picture]).items()}
+    (tmp_path / "classifier").mkdir()
+    (tmp_path / "classifier" / "model.safetensors").touch()
+    assert quality.judge_folder() == tmp_path / "classifier"
+
+
+def test_the_card_is_what_its_script_writes(recipe_folder, monkeypatch):
+    import card
+
+    monkeypatch.chdir(ROOT)
+    assert card.card(card.RESULTS) == (card.BASE / "MODEL_CARD.md").read_text()
+
+
+def test_the_card_names_the_gpu_that_made_the_base(recipe_folder, tmp_path):
+    import card
+
+    for path in (ROOT / card.RESULTS).glob("*.json"):
+        found = json.loads(path.read_text())
+        (tmp_path / path.name).write_text(json.dumps(found | {"device": "Some GPU"}))
+    text = card.card(tmp_path)
+    assert "Cost on one Some GPU: CLIP" in text
+    assert "recipes/tabletop/gpu.sh" in text
+    assert "two" not in text.partition("Cost on")[2].partition("## Use")[0].replace("two objects", "")
+
+
+def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
+    import denoiser
+
+    record = {
+        "config": {
+            "train": {
+                "steps": None,
+                "batch_size": 1024,
+                "learning_rate": 0.0015,
+                "precision": "bf16",
+                "ema": {"decay": 0.999},
+            },
+            "objective": {"prediction": "v_prediction", "timesteps": {"shift": 2.0}},
+        },
+        "costs": {
+            "denoiser_parameters": 11_600_000,
+            "steps": 3000,
+            "images_seen": 3_072_000,
+            "training_seconds": 240.0,
+        },
+        "metrics": {"validation_loss": 0.3},
+    }
+    found = denoiser.account(record)
+    assert "U-Net of 11.6 M parameters" in found["training"]
+    assert "3,000 steps at batch 1024 = 3,072,000 pictures seen, AdamW 0.0015" in found["training"]
+    assert found["training"].endswith("ended by the clock; loss on held-out pictures 0.300.")
+    assert found["cost"] == "denoiser 4 min (about 12,800 pictures a second)"
+
+
+def test_the_script_for_gpus_is_sound_and_asks_for_options_that_exist(recipe_folder):
+    script = ROOT / "recipes" / "tabletop" / "gpu.sh"
+    subprocess.run(["bash", "-n", script], check=True)
+    lines = script.read_text().replace("\\\n", " ").splitlines()
+    calls = [line for line in lines if "recipes/tabletop/" in line and ".py" in line]
+    assert len(calls) >= 9
+    for line in calls:
+        name, _, rest = line.partition("recipes/tabletop/")[2].partition(".py")
+        source = (ROOT / "recipes" / "tabletop" / f"{name}.py").read_text()
+        if "add_limits(parser" in source:
+            source += '"--steps" "--seconds"'
+        for option in (word for word in rest.split() if word.startswith("--")):
+            assert f'"{option}"' in source, (name, option)
