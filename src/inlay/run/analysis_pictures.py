@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from inlay.run.pareto import OTHER_DRAW
 COLOURS = ("#1f4e96", "#c2571a", "#2f8f57", "#8b4aa3", "#b8912a", "#3aa0b5", "#a33a4a", "#6b7280", "#5a7d1f", "#d16ba5")
 OPTIMISED = {"ugd": ("#202020", "--"), "frank_wolfe": ("#202020", ":"), OTHER_DRAW: ("#8a8f98", "--")}
 """Colour and stroke of the weightings that are solutions rather than formulas."""
+ROW_LETTERS = 20
+"""Letters of a run's name that fit beside its row of maps."""
 SPREAD_SHOWN = ("plain", "min_snr", "ugd", OTHER_DRAW)
 """Bands of all of them would hide each other; the record has the rest."""
 
@@ -130,7 +133,7 @@ def draw_noise_difference(measured: Measured, path: Path) -> Path:
     tops = np.max([rows.max((1, 2)) for rows in maps.values()], axis=0)
     for row, (name, shown) in enumerate(maps.items()):
         axes[row][0].imshow(measured.pictures[0])
-        axes[row][0].set_ylabel(name, fontsize=10)
+        axes[row][0].set_ylabel(textwrap.fill(name, ROW_LETTERS), fontsize=10 if len(name) <= ROW_LETTERS else 8)
         for column, (timestep, values) in enumerate(zip(timesteps, shown, strict=True), 1):
             place = axes[row][column]
             # One grid point of the latents is as large as it is: no smoothing that the measure does not have.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+import numpy as np
+from scipy import special, stats
 from scipy.optimize import brentq
 
 from inlay.errors import ConfigError
 from inlay.study.statistics.effects import Bounds
 
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(100)
+RARE = 1e-13
+"""Probability of what the integral over a standard deviation leaves out on either side."""
 MOST = 100_000
 """Seeds beyond which nobody would go."""
 
@@ -27,10 +31,25 @@ def pair_power(difference: float, deviation: float, seeds: int, comparisons: int
     freedom = 2 * seeds - 2
     critical = float(stats.t.isf(alpha / comparisons / 2, freedom))
     noncentrality = abs(difference) / deviation * math.sqrt(seeds / 2)
-    # The other tail is found, too, but on the wrong side; as is usual it counts as found.
-    found = stats.nct.sf(critical, freedom, noncentrality) + stats.nct.cdf(-critical, freedom, noncentrality)
-    # Far out scipy's noncentral t is not a number; there the answer is certain.
-    return 1.0 if math.isnan(found) else min(1.0, float(found))
+    return _beyond(critical, freedom, noncentrality)
+
+
+def _beyond(critical: float, freedom: int, noncentrality: float) -> float:
+    """Return P(|T| > critical) of T = (Z + noncentrality) / S, Z standard normal, S^2 chi-squared over its freedom.
+
+    The mean over S of the normal tails beyond critical * S. The tail on the wrong side counts as found, as is usual.
+    scipy's noncentral t is not a number where both the critical value and the noncentrality are large, as they are for
+    two or three seeds and many pairs.
+    """
+    ends = np.sqrt([stats.chi2.ppf(RARE, freedom) / freedom, stats.chi2.isf(RARE, freedom) / freedom])
+    # Between them the tail falls from 1 to 0 about this point, as fast as a normal curve of width 1 / critical.
+    falls = noncentrality / critical + np.array([-8, 0, 8]) / critical
+    cuts = np.unique(np.concatenate([ends, falls.clip(*ends)]))
+    middles, halves = (cuts[1:] + cuts[:-1]) / 2, (cuts[1:] - cuts[:-1]) / 2
+    s = (middles[:, None] + halves[:, None] * NODES).ravel()
+    weights = (halves[:, None] * WEIGHTS).ravel() * 2 * freedom * s * stats.chi2.pdf(freedom * s**2, freedom)
+    tails = special.ndtr(noncentrality - critical * s) + special.ndtr(-noncentrality - critical * s)
+    return float(min(1.0, (weights * tails).sum()))
 
 
 def seeds_needed(
