@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from encoder import fit_code, set_encoder
 from pictures import BUILD, TEST, TRAIN, pictures, pixels
-from training import Trace, add_device, add_limits, batches, cosine, device_name
+from training import Trace, add_device, add_limits, batches, bf16_where_fast, cosine, device_name
 
 from inlay.randomness import stream
 
@@ -55,7 +55,7 @@ def measure(model: AutoencoderKL, images) -> dict:
     ratios, codes = [], []
     for begin in range(0, len(images), 32):
         real = pixels(images[begin : begin + 32], device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with bf16_where_fast(device):
             latents = model.encode(real).latent_dist.mean
             output = model.decode(latents).sample
         output = ((output.float().clamp(-1, 1) + 1) * 127.5).round()
@@ -108,7 +108,7 @@ def main() -> None:
         batch = images[chosen.numpy()]
         latents = torch.from_numpy(code(batch))
         noise = torch.randn(latents.shape, generator=stream(SEED, "autoencoder/noise", step))
-        with torch.autocast(device.type, torch.bfloat16):
+        with bf16_where_fast(device):
             output = model.decode((latents + SPREAD * noise).to(device)).sample
         error = output.float() - pixels(batch, device)
         value = error.abs().mean()

@@ -15,7 +15,9 @@ step python recipes/tabletop/export.py
 # The image side learns on while the text side, which the denoiser reads, stays as exported.
 step python recipes/tabletop/clip.py --threads 2 --refine build/tabletop/clip/model --out build/tabletop/clip-refined \
   --steps 500 --rate 5e-4 --results recipes/tabletop/results/clip-refined.json
-step inlay pretrain recipes/tabletop/denoiser.yaml
+# A processor without bf16 imitates it, more slowly than it computes float32.
+precision=$(python -c 'from inlay.run.machine import this_machine; print("bf16" if this_machine().fast_bf16 else "fp32")')
+step inlay pretrain recipes/tabletop/denoiser.yaml "train.precision=$precision"
 step python recipes/tabletop/export.py
 step python recipes/tabletop/quality.py
 step python recipes/tabletop/card.py

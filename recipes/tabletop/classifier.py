@@ -13,7 +13,7 @@ from pictures import BUILD, TEST, TRAIN, pictures, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from training import Trace, add_device, add_limits, batches, cosine, device_name
+from training import Trace, add_device, add_limits, batches, bf16_where_fast, cosine, device_name
 
 from inlay.data.tabletop import Scene, scene
 from inlay.metrics.judge import build
@@ -125,7 +125,7 @@ def main() -> None:
     for step, chosen in enumerate(order):
         generator = stream(SEED, "classifier/augment", step)
         real = worn(shifted(pixels(images[chosen.numpy()], device), generator), generator)
-        with torch.autocast(device.type, torch.bfloat16):
+        with bf16_where_fast(device):
             logits = judge(real)
         wanted = values[chosen].to(device)
         # Class and colour are what the quality figures are about; the others share the rest of the trunk's attention.

@@ -11,7 +11,7 @@ import torch
 from pictures import BUILD, TEST, TRAIN, pictures, pixels
 from tokenizer import COMMON, LENGTH, rare_words
 from torch.nn import functional
-from training import Trace, add_device, add_limits, batches, cosine, device_name
+from training import Trace, add_device, add_limits, batches, bf16_where_fast, cosine, device_name
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from inlay.data.tabletop import vocabulary
@@ -100,7 +100,7 @@ def loss(
         ids: caption tokens [B, L]; equal captions share the contrastive target evenly.
         weights: of each token in the word loss, [V].
     """
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with bf16_where_fast(images.device):
         features = model.vision_model(pixel_values=images).pooler_output
         seen = model.visual_projection(features)
         read = model.get_text_features(ids).pooler_output
@@ -149,7 +149,7 @@ def measure(model: CLIPModel, tokenizer: CLIPTokenizer, images, captions: list[s
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     device = next(model.parameters()).device
     seen, read = [], []
-    with torch.autocast(device.type, torch.bfloat16):
+    with bf16_where_fast(device):
         for begin in range(0, len(images), 256):
             seen.append(model.get_image_features(pixels(images[begin : begin + 256], device)).pooler_output)
             read.append(model.get_text_features(tokens[begin : begin + 256].to(device)).pooler_output)

@@ -18,7 +18,7 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusio
 from export import BASE
 from pictures import BUILD, TEST, pictures
 from safetensors.torch import load_file
-from training import add_device
+from training import add_device, bf16_where_fast
 
 from inlay.data.tabletop import Scene
 from inlay.metrics.features import NAME, fingerprint, image_features
@@ -99,7 +99,7 @@ class Sampler:
         for begin in range(0, len(prompts), self.batch):
             part = prompts[begin : begin + self.batch]
             generators = [stream(SEED, f"quality/{purpose}", begin + k) for k in range(len(part))]
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with bf16_where_fast(self.device):
                 images = self.pipeline(
                     part,
                     num_inference_steps=self.steps,

@@ -8,11 +8,14 @@ import math
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from inlay.randomness import derive
+from inlay.run.machine import this_machine
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +32,13 @@ def add_limits(parser: argparse.ArgumentParser, steps: int) -> None:
 def device_name(device: str) -> str:
     """Return what figures call a device: "cpu", or the GPU's name."""
     return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
+
+
+def bf16_where_fast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return autocast to bf16, or on a CPU that only imitates bf16, which takes ten times as long, nothing."""
+    if device.type == "cpu" and not this_machine().fast_bf16:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def batches(
