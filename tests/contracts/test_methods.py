@@ -238,7 +238,8 @@ def test_merging_equals_the_unmerged_forward(method: Method):
     attachment.merge()
     merged = outputs(components)
     assert not merged.requires_grad
-    torch.testing.assert_close(merged, unmerged, atol=MERGE_TOLERANCE, rtol=0)
+    # Some outputs are several units large, where float32 itself rounds by half of the tolerance.
+    torch.testing.assert_close(merged, unmerged, atol=MERGE_TOLERANCE, rtol=1e-5)
     assert (merged - base).abs().max() > 100 * MERGE_TOLERANCE
     assert Snapshot(components).facts == before.facts
     assert Snapshot(components).tensors.keys() == before.tensors.keys()

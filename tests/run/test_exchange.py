@@ -104,10 +104,11 @@ def test_diffusers_computes_the_same_with_exported_files(tiny_base, tmp_path, fo
     path = export(opened, format_name, tmp_path / "out.safetensors")
     pipeline = load_in_diffusers(tiny_base, path)
     attachment.detach()
-    untouched = answers(components["unet"])[0]
-    assert not torch.allclose(untouched, expected[0], atol=1e-2)
-    for found, one in zip(answers(pipeline.unet, pipeline.text_encoder), expected, strict=True):
-        torch.testing.assert_close(found, one, rtol=1e-4, atol=1e-5)
+    untouched = answers(components["unet"], components["text_encoder"])
+    assert not torch.allclose(untouched[0], expected[0], atol=1e-2)
+    # Held against what the file changes: how far rounding grows inside so strong a change differs by processor.
+    for found, one, without in zip(answers(pipeline.unet, pipeline.text_encoder), expected, untouched, strict=True):
+        assert (found - one).norm() <= 1e-3 * (one - without).norm() + 1e-5
 
 
 @READ_BY_DIFFUSERS

