@@ -54,17 +54,16 @@ def diversity(generated: Features) -> Measure:
     Raises:
         DataError: no two pictures share a prompt.
     """
-    labels = generated.clusters or (0,) * len(generated)
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    prompts = np.array([numbers[label] for label in labels])
+    prompts = generated.prompts
+    kinds = int(prompts.max()) + 1
     if np.bincount(prompts).max() < 2:
         raise DataError(
             "Diversity needs two pictures of a prompt; every prompt has one. Draw each with several noises."
         )
 
     def statistic(mask: NDArray[np.bool_]) -> float:
-        counts = np.bincount(prompts[mask], minlength=len(numbers))
-        sums = np.zeros((len(numbers), generated.unit.shape[1]))
+        counts = np.bincount(prompts[mask], minlength=kinds)
+        sums = np.zeros((kinds, generated.unit.shape[1]))
         np.add.at(sums, prompts[mask], generated.unit[mask])
         pairs = float((counts * (counts - 1)).sum())
         # |sum of unit vectors|^2 counts every ordered pair, and each picture with itself. No pairs: as before.

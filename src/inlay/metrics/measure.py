@@ -46,6 +46,13 @@ class Features:
         """The group of each picture, for `intervals.jackknife`."""
         return group(len(self.values), self.clusters)
 
+    @cached_property
+    def prompts(self) -> NDArray[np.int64]:
+        """The number of each picture's cluster, [N], from 0 in the order of first appearance; 0 without clusters."""
+        labels = self.clusters or (0,) * len(self.values)
+        numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+        return np.array([numbers[label] for label in labels], dtype=np.int64)
+
     @property
     def independent(self) -> int:
         """Clusters, or pictures where there are none or one."""

@@ -9,7 +9,6 @@ which people take for granted. A change matters whose whole interval lies beyond
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,16 +56,14 @@ def language_drift(tuned: Features, base: Features, references: Features) -> Sym
         DataError: the sets are not paired, or cannot be compared.
     """
     _paired(tuned, base)
-    now = image_similarity(tuned, references)
-    change = difference(now, image_similarity(base, references))
-    tolerance = _tolerance(base.unit @ references.unit.mean(0), base.clusters)
-    degree = _degree(change, 1, tolerance)
-    said = {
+    said: dict[Degree, str] = {
         "none": "Class prompts show no more of the subject than before",
         "slight": "Class prompts show a little more of the subject",
         "marked": "Class prompts now show the subject",
-    }[degree]
-    return Symptom("language drift", degree, now, change, tolerance, f"{said}: {_change(now, change, tolerance)}.")
+    }
+    tolerance = _tolerance(base.unit @ references.unit.mean(0), base.prompts)
+    now, before = image_similarity(tuned, references), image_similarity(base, references)
+    return _judged("language drift", now, before, 1, tolerance, said)
 
 
 def prior_loss(tuned: Features, base: Features, seed: int = 0) -> Symptom:
@@ -100,7 +97,6 @@ def prior_loss(tuned: Features, base: Features, seed: int = 0) -> Symptom:
         "slight": "The prior has changed a little",
         "marked": "The prior has changed",
     }[degree]
-    allowed = "" if tolerance is None else f"; up to {tolerance:.3g} is no more than other noise changes a picture"
     return Symptom(
         "prior loss",
         degree,
@@ -108,7 +104,7 @@ def prior_loss(tuned: Features, base: Features, seed: int = 0) -> Symptom:
         None,
         tolerance,
         f"{said}: {distance.metric} {distance.value:.3g} on {len(tuned)} pictures of class prompts; equal models would "
-        f"differ as much with probability {probability:.3g}{allowed}.",
+        f"differ as much with probability {probability:.3g}{_allowed(tolerance, '.3g')}.",
     )
 
 
@@ -124,16 +120,13 @@ def prompt_neglect(tuned: Features, base: Features, texts: Features) -> Symptom:
         DataError: the sets are not paired, or cannot be compared.
     """
     _paired(tuned, base)
-    now = clip_text(tuned, texts)
-    change = difference(now, clip_text(base, texts))
-    tolerance = _tolerance((base.unit * texts.unit).sum(1), base.clusters)
-    degree = _degree(change, -1, tolerance)
-    said = {
+    said: dict[Degree, str] = {
         "none": "Prompts are followed as by the base",
         "slight": "Prompts are followed a little less than by the base",
         "marked": "The model neglects its prompts",
-    }[degree]
-    return Symptom("prompt neglect", degree, now, change, tolerance, f"{said}: {_change(now, change, tolerance)}.")
+    }
+    tolerance = _tolerance((base.unit * texts.unit).sum(1), base.prompts)
+    return _judged("prompt neglect", clip_text(tuned, texts), clip_text(base, texts), -1, tolerance, said)
 
 
 def lost_diversity(tuned: Features, base: Features) -> Symptom:
@@ -149,16 +142,12 @@ def lost_diversity(tuned: Features, base: Features) -> Symptom:
         DataError: the sets are not paired, or cannot be compared.
     """
     _paired(tuned, base)
-    now = diversity(tuned)
-    change = difference(now, diversity(base))
-    tolerance = _tolerance(*_pairs(base))
-    degree = _degree(change, -1, tolerance)
-    said = {
+    said: dict[Degree, str] = {
         "none": "Pictures of one prompt are as varied as the base's",
         "slight": "Pictures of one prompt are a little more alike",
         "marked": "Pictures of one prompt are more alike",
-    }[degree]
-    return Symptom("lost diversity", degree, now, change, tolerance, f"{said}: {_change(now, change, tolerance)}.")
+    }
+    return _judged("lost diversity", diversity(tuned), diversity(base), -1, _tolerance(*_pairs(base)), said)
 
 
 def _paired(tuned: Features, base: Features) -> None:
@@ -169,6 +158,15 @@ def _paired(tuned: Features, base: Features) -> None:
         )
 
 
+def _judged(
+    name: str, now: Measure, before: Measure, bad: int, tolerance: float | None, said: dict[Degree, str]
+) -> Symptom:
+    """Return the symptom that a figure moves to its bad side (1 for up, -1 for down), and what its degree is called."""
+    change = difference(now, before)
+    degree = _degree(change, bad, tolerance)
+    return Symptom(name, degree, now, change, tolerance, f"{said[degree]}: {_change(now, change, tolerance)}.")
+
+
 def _degree(change: Difference, bad: int, tolerance: float | None) -> Degree:
     """Return how far a change to the bad side (1 for up, -1 for down) goes: its interval must clear each threshold."""
     if change.interval is None or not change.clear or change.value * bad <= 0:
@@ -177,13 +175,17 @@ def _degree(change: Difference, bad: int, tolerance: float | None) -> Degree:
     return "marked" if tolerance is None or surely > tolerance else "slight"
 
 
-def _tolerance(values: NDArray[np.float64], prompts: Sequence[Hashable] | None) -> float | None:
+def _tolerance(values: NDArray[np.float64], prompts: NDArray[np.int64]) -> float | None:
     """Return the tolerated change of a mean of one number a picture (or pair) of the base's; None of fewer than two.
 
     It is the standard deviation within prompts, so that easy and hard prompts do not widen it; where no prompt is
     repeated, that between all pictures.
+
+    Args:
+        values: [N].
+        prompts: the number of each one's prompt, [N], as `Features.prompts`.
     """
-    groups, freedom = _repeated(prompts, len(values))
+    groups, freedom = _repeated(prompts)
     if freedom < 1:
         return None
     means = np.bincount(groups, weights=values) / np.bincount(groups)
@@ -196,7 +198,7 @@ def _scatter(features: Features) -> float | None:
     The space shows itself in inner products alone: |x - m|^2 summed over a group of n is the sum of <x, x>, less the
     sum of all <x, y> over n.
     """
-    groups, freedom = _repeated(features.clusters, len(features))
+    groups, freedom = _repeated(features.prompts)
     if freedom < 1:
         return None
     likeness = polynomial(features.double, features.double)
@@ -205,27 +207,26 @@ def _scatter(features: Features) -> float | None:
     return float((np.trace(likeness) - around.sum()) / freedom)
 
 
-def _repeated(prompts: Sequence[Hashable] | None, count: int) -> tuple[NDArray[np.int64], int]:
-    """Return the group of each of ``count`` things, and how many degrees of freedom there are within groups.
+def _repeated(prompts: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Return prompts, or one for all where none is repeated, and how many degrees of freedom there are within them."""
+    groups = prompts if np.bincount(prompts).max() > 1 else np.zeros_like(prompts)
+    return groups, len(groups) - 1 - int(groups.max())
 
-    The things of one prompt are a group; where no prompt is repeated, and without prompts, all are one.
+
+def _pairs(features: Features) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return 1 - cosine of every pair of pictures of one prompt, and the number of each pair's prompt.
+
+    Prompts with one picture have no pair; the others are numbered anew.
     """
-    order = {label: number for number, label in enumerate(dict.fromkeys(prompts or ()))}
-    if prompts is None or len(order) == count:
-        return np.zeros(count, dtype=np.int64), count - 1
-    return np.array([order[label] for label in prompts], dtype=np.int64), count - len(order)
-
-
-def _pairs(features: Features) -> tuple[NDArray[np.float64], list[int]]:
-    """Return 1 - cosine of every pair of pictures of one prompt, and each pair's prompt."""
-    labels = features.clusters or (0,) * len(features)
-    order = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    groups = np.array([order[label] for label in labels])
-    first, second = np.nonzero(np.triu(groups[:, None] == groups[None], 1))
-    return 1 - (features.unit[first] * features.unit[second]).sum(1), groups[first].tolist()
+    prompts = features.prompts
+    first, second = np.nonzero(np.triu(prompts[:, None] == prompts[None], 1))
+    return 1 - (features.unit[first] * features.unit[second]).sum(1), np.unique(prompts[first], return_inverse=True)[1]
 
 
 def _change(now: Measure, change: Difference, tolerance: float | None) -> str:
     span = f" ({change.interval.low:+.3f} to {change.interval.high:+.3f})" if change.interval else " (no interval)"
-    allowed = "" if tolerance is None else f"; up to {tolerance:.3f} is no more than other noise changes a picture"
-    return f"{now.metric} {now.value:.3f}, {change.value:+.3f}{span} against the base{allowed}"
+    return f"{now.metric} {now.value:.3f}, {change.value:+.3f}{span} against the base{_allowed(tolerance, '.3f')}"
+
+
+def _allowed(tolerance: float | None, form: str) -> str:
+    return "" if tolerance is None else f"; up to {tolerance:{form}} is no more than other noise changes a picture"

@@ -57,7 +57,15 @@ class Outline(HTMLParser):
 
 @pytest.fixture
 def places(make_run, measured):
-    many = [{"name": "copies", "present": True, "sentence": "The model copies training picture 3.", "reason": ""}]
+    many = [
+        {"name": "copies", "present": True, "sentence": "The model copies training picture 3.", "reason": ""},
+        {
+            "name": "prior loss",
+            "present": False,
+            "sentence": "No change of the prior can be seen.",
+        },  # of an old version
+        {"name": "language drift", "present": False, "degree": "slight", "sentence": "A little more of the subject."},
+    ]
     one = measured(0.9, 0.85, 0.95)
     return [
         make_run("lora", record={**one, "symptoms": many}),
