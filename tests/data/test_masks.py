@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inlay.data.dataset import load_dataset
-from inlay.data.masks import Mask, mask_weights, picture_of
+from inlay.data.masks import Mask, picture_of
 from inlay.data.settings import DataSettings, MaskSettings
 from inlay.data.sources import Example, load_examples
 from inlay.data.tabletop import World
-from inlay.data.views import View, center_view
+from inlay.data.views import View, center_view, mask_weights
 from inlay.errors import DataError
 
 

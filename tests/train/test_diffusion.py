@@ -9,10 +9,11 @@ from PIL import Image
 from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
 from inlay.data.dataset import Dataset
-from inlay.data.masks import Mask, mask_weights
+from inlay.data.masks import Mask
 from inlay.data.prior import make_prior
 from inlay.data.settings import DataSettings, MaskSettings, PriorSettings
 from inlay.data.sources import Example, Loaded
+from inlay.data.views import mask_weights
 from inlay.objective.settings import Objective
 from inlay.train.diffusion import Diffusion
 
@@ -90,3 +91,18 @@ def test_class_pictures_have_no_mask_and_count_alike_everywhere(base):
             rows.append(one.losses([one.dataset.batch(0, 0, 3), one.prior.batch(5, 0, 3)], 0, slice(0, 3)))
     assert not torch.allclose(rows[0][0], rows[1][0], rtol=1e-3)
     torch.testing.assert_close(rows[0][1], rows[1][1])
+
+
+def test_a_mask_is_read_once_however_often_it_is_seen(base):
+    settings = DataSettings(source="photos", prior=PriorSettings(prompt="a dog"), mask=MaskSettings())
+    masked = diffusion(base, settings, with_prior=True)
+
+    def unreadable():
+        raise AssertionError("a training step read a mask")
+
+    for example in masked.dataset.examples:
+        assert example.mask is not None
+        object.__setattr__(example.mask, "reader", unreadable)
+    assert masked.prior is not None
+    with torch.no_grad(), base.evaluating():
+        masked.losses([masked.dataset.batch(0, 0, 3), masked.prior.batch(5, 0, 3)], 0, slice(0, 3))

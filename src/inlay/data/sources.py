@@ -62,6 +62,19 @@ class Example:
             )
         return picture
 
+    def open_mask(self) -> Image.Image | None:
+        """Return the mask: mode L, of the picture's size; None where it has none.
+
+        Raises:
+            DataError: it cannot be read any more.
+        """
+        try:
+            return None if self.mask is None else self.mask.reader()
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.id}: its mask was there when the run began, and cannot be read now: {error}"
+            ) from error
+
 
 class Skipped(NamedTuple):
     """A picture that was left out because ``on_error`` is ``skip``."""

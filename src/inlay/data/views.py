@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from inlay.data.settings import MaskSettings
     from inlay.data.sources import Example
 
 PIXELS_VERSION = 1
@@ -70,11 +71,41 @@ def pixels(example: Example, view: View) -> torch.Tensor:
         DataError: the file has gone or changed since it was examined.
     """
     picture = torch.from_numpy(np.array(example.open())).permute(2, 0, 1)
+    return _seen(picture, example, view, "bicubic").div(127.5).sub(1).contiguous()
+
+
+def mask_weights(example: Example, view: View, settings: MaskSettings, downscale: int) -> torch.Tensor:
+    """Return by what the loss at each latent pixel is multiplied.
+
+    A latent pixel's mask is the mean over its pixels. Weights go in a line from ``settings.outside`` to 1 and are then
+    scaled to a mean of 1, so that a small subject counts as much as a large one and the loss keeps its size.
+
+    Args:
+        example: the picture; without a mask all weights are 1.
+        view: the cut of it.
+        settings: the section of the run file.
+        downscale: pixels a side of one latent pixel.
+
+    Returns:
+        float32 [1, height / downscale, width / downscale].
+
+    Raises:
+        DataError: the mask can no longer be read.
+    """
+    side = view.height // downscale, view.width // downscale
+    mask = example.open_mask()
+    if mask is None:
+        return torch.ones((1, *side))
+    shown = _seen(torch.from_numpy(np.array(mask))[None], example, view, "bilinear") / 255
+    weights = settings.outside + (1 - settings.outside) * F.adaptive_avg_pool2d(shown, side)
+    return weights / weights.mean()
+
+
+def _seen(values: torch.Tensor, example: Example, view: View, mode: str) -> torch.Tensor:
+    """Return what ``view`` shows of a picture's values uint8 [C, H, W]: float32 [C, height, width] in [0, 255]."""
     height, width = covering_size(example.width, example.height, (view.height, view.width))
-    values = picture.to(torch.float32)
+    values = values.to(torch.float32)
     if values.shape[1:] != (height, width):
-        values = F.interpolate(values[None], size=(height, width), mode="bicubic", antialias=True)[0].clamp(0, 255)
+        values = F.interpolate(values[None], size=(height, width), mode=mode, antialias=True)[0].clamp(0, 255)
     values = values[:, view.top : view.top + view.height, view.left : view.left + view.width]
-    if view.flip:
-        values = values.flip(-1)
-    return values.div(127.5).sub(1).contiguous()
+    return values.flip(-1) if view.flip else values

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,9 +15,8 @@ from inlay.base.contract import Base
 from inlay.data.cache import TensorCache
 from inlay.data.dataset import Batch, Dataset, Item
 from inlay.data.farm import farm
-from inlay.data.masks import mask_weights
 from inlay.data.sources import Example
-from inlay.data.views import View, center_view, pixels
+from inlay.data.views import View, center_view, mask_weights, pixels
 from inlay.objective.live import LiveObjective
 from inlay.objective.loss import loss_per_sample
 from inlay.objective.settings import Objective
@@ -98,41 +98,26 @@ class Diffusion:
             return {"mean": mean} if std is None else {"mean": mean, "std": std}
 
         self._latents = TensorCache(f"latents 2 {base.image_encoder_hash()}")
-        done = 0
-        for (_, height, width), keys in groups.items():
-            batch_size = max(1, min(64, PIXELS_AT_ONCE // (height * width)))
-            self._latents.build(
-                keys,
-                encode,
-                batch_size,
-                lambda now, _, done=done: progress("encoding pictures", done + now, len(places)),
-            )
-            done += len(keys)
+        _build(self._latents, groups, encode, partial(progress, "encoding pictures"))
 
     def _cache_masks(self, progress: Progress) -> None:
         """Read every mask once: a photograph's mask takes as long to decode as the photograph."""
         settings = self.dataset.settings.mask
         assert settings is not None
-        places = {
-            _mask_key(self.dataset, example, view): (example, view)
-            for index, example in enumerate(self.dataset.examples)
-            for view in self.dataset.views(index)
-        }
+        places: dict[str, tuple[Example, View]] = {}
+        groups: dict[tuple[int, int, int], list[str]] = {}
+        for index, example in enumerate(self.dataset.examples):
+            for view in self.dataset.views(index):
+                key = _mask_key(self.dataset, example, view)
+                groups.setdefault((0, view.height, view.width), []).append(key)
+                places[key] = example, view
 
         def read(keys: Sequence[str]) -> dict[str, Tensor]:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 return {"weights": torch.stack([*pool.map(lambda key: self._mask(*places[key]), keys)])}
 
         self._masks = TensorCache(f"masks 1 {settings.outside} {self.base.architecture.downscale}")
-        sizes: dict[tuple[int, int], list[str]] = {}
-        for key, (_, view) in places.items():
-            sizes.setdefault((view.height, view.width), []).append(key)
-        done = 0
-        for keys in sizes.values():
-            self._masks.build(
-                keys, read, 64, lambda now, _, done=done: progress("reading masks", done + now, len(places))
-            )
-            done += len(keys)
+        _build(self._masks, groups, read, partial(progress, "reading masks"))
 
     def _mask(self, example: Example, view: View) -> Tensor:
         settings = self.dataset.settings.mask
@@ -143,10 +128,12 @@ class Diffusion:
         """Return by what the loss at each latent pixel is multiplied, float32 [b, 1, h, w]; None for nothing."""
         if self.dataset.settings.mask is None:
             return None
-        shown = [(item.example, item.view) for item in items]
-        if self._masks is None or any(example.mask is None for example, _ in shown):
-            return torch.stack([self._mask(*one) for one in shown])
-        return self._masks.get([_mask_key(self.dataset, *one) for one in shown])["weights"]
+        return torch.stack([self._place(item.example, item.view) for item in items])
+
+    def _place(self, example: Example, view: View) -> Tensor:
+        if self._masks is None or example.mask is None:  # a class picture, whose weights need no reading
+            return self._mask(example, view)
+        return self._masks.get([_mask_key(self.dataset, example, view)])["weights"][0]
 
     def _cache_states(self, progress: Progress) -> None:
         base = self.base
@@ -273,6 +260,20 @@ class Diffusion:
         else:
             states = self.base.encode_text(captions)
         return clean, states
+
+
+def _build(
+    cache: TensorCache,
+    groups: Mapping[tuple[int, int, int], list[str]],
+    compute: Callable[[Sequence[str]], dict[str, Tensor]],
+    told: Callable[[int, int], None],
+) -> None:
+    """Fill a cache, group after group: those of one data set (its number, height, width) are of one shape."""
+    total, done = sum(map(len, groups.values())), 0
+    for (_, height, width), keys in groups.items():
+        at_once = max(1, min(64, PIXELS_AT_ONCE // (height * width)))
+        cache.build(keys, compute, at_once, lambda now, _, done=done: told(done + now, total))
+        done += len(keys)
 
 
 def _mask_key(dataset: Dataset, example: Example, view: View) -> str:
