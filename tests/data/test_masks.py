@@ -80,6 +80,8 @@ def test_a_picture_without_a_mask_is_refused_by_name(masked, refusal):
     said = refusal(masked, prompt="a dog", mask=MaskSettings())
     assert "b.png: data.mask asks for its mask: a file NAME.mask.png or NAME-masklabel.png beside it" in said
     assert "a.png" not in said
+    assert "1 of 3 pictures have no mask that fits:" in said
+    assert "decoded" not in said
 
 
 def test_a_mask_of_another_size_and_one_without_a_picture_are_refused_together(masked, refusal):

@@ -81,6 +81,8 @@ class Skipped(NamedTuple):
 
     id: str
     reason: str
+    fault: str = "cannot be decoded"
+    """What is the matter, of several such pictures together."""
 
 
 class Loaded(NamedTuple):
@@ -163,9 +165,12 @@ def _examine(entries: Sequence[Entry], problems: Sequence[str], settings: DataSe
         try:
             content = entry.read()
             picture = decode(content, settings.background)
-            mask = None if settings.mask is None else examine_mask(entry.read, entry.mask, picture.size)
         except (OSError, ValueError) as error:
             return Skipped(entry.id, str(error))
+        try:
+            mask = None if settings.mask is None else examine_mask(entry.read, entry.mask, picture.size)
+        except (OSError, ValueError) as error:
+            return Skipped(entry.id, str(error), "have no mask that fits")
         return Example(
             id=entry.id,
             caption=entry.caption,
@@ -195,19 +200,19 @@ def conclude(settings: DataSettings, results: Sequence[Example | Skipped], probl
     """
     examples = [result for result in results if isinstance(result, Example)]
     skipped = [result for result in results if isinstance(result, Skipped)]
-    undecodable = f"{len(skipped)} of {len(results)} pictures cannot be decoded"
-    listed = bulleted(f"{name}: {reason}" for name, reason in skipped)
+    faults: dict[str, list[str]] = {}
+    for one in skipped:
+        faults.setdefault(one.fault, []).append(f"{one.id}: {one.reason}")
+    listed = [(f"{len(lines)} of {len(results)} pictures {fault}", bulleted(lines)) for fault, lines in faults.items()]
     errors = []
     if problems:
         errors.append(f"captions and pictures do not match:\n{bulleted(problems)}")
     if skipped and (settings.on_error == "stop" or not examples):
         hint = ", or set data.on_error=skip to train without them" if examples else ""
-        errors.append(f"{undecodable}:\n{listed}\nMend or remove them{hint}.")
+        errors += [f"{what}:\n{lines}\nMend or remove them{hint}." for what, lines in listed]
     if errors:
         raise DataError("\n".join(f"{settings.source}: {error}" for error in errors))
-    notes = []
-    if skipped:
-        notes.append(f"{undecodable} and are left out:\n{listed}")
+    notes = [f"{what} and are left out:\n{lines}" for what, lines in listed]
     return Loaded(examples, skipped, notes + _shortfall(settings, len(results)))
 
 
