@@ -199,6 +199,18 @@ def test_results_of_unequal_weights_of_one_base_are_not_mixed(tiny_base, photos,
     assert load_table(tmp_path / "s") == rows
 
 
+def test_a_study_does_not_go_on_with_other_weights(tiny_base, photos, tmp_path):
+    run_study(make(tiny_base, photos), tmp_path / "s", Inline(), Quiet())
+    for path in (tmp_path / "s" / "cells").glob("*/record.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "base": {**record["base"], "hash": "0" * 64}}))
+    executor = Inline()
+    with pytest.raises(ConfigError, match="have changed between its cells: 4 with 000000000000"):
+        run_study(make(tiny_base, photos, seeds=2), tmp_path / "s", executor, Quiet())
+    assert len(executor.begun) == 1
+    assert executor.closed
+
+
 def test_missing_pictures_are_said_before_anything_runs(tiny_base, photos, tmp_path):
     tasks = {"here": {"data.source": str(photos)}, "gone": {"data.source": str(tmp_path / "gone")}}
     executor = Inline()

@@ -122,6 +122,30 @@ def check_place(directory: Path, cells: Sequence[Cell], study: Study) -> None:
         )
 
 
+def done_records(directory: Path, cells: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the records of cells that are done, by their ids.
+
+    Raises:
+        ConfigError: the weights of a base have changed between them, so that they cannot be compared.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    bases: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        record = read_record(cell_directory(directory, cell))
+        assert record is not None
+        records[cell] = record
+        base = record["base"]
+        bases.setdefault(str(base["name"]), {}).setdefault(str(base["hash"]), []).append(cell)
+    for base, of in bases.items():
+        if len(of) > 1:
+            parts = ", ".join(f"{len(names)} with {digest[:12]} (such as {names[0]})" for digest, names in of.items())
+            raise ConfigError(
+                f"{directory}: the weights of the base {base} have changed between its cells: {parts}; remove the "
+                "directories of the old ones below cells/ and run the study again, or give another --output"
+            )
+    return records
+
+
 def states(directory: Path, cells: Sequence[str], retries: int) -> dict[str, State]:
     """Return how far each cell is.
 

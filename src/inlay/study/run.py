@@ -18,7 +18,16 @@ from inlay.errors import ArtifactError
 from inlay.run.check import check
 from inlay.run.config import JobConfig
 from inlay.study.cells import Cell, Expansion, expand
-from inlay.study.directory import CELLS, alone, cell_directory, check_place, choices, states, write_design
+from inlay.study.directory import (
+    CELLS,
+    alone,
+    cell_directory,
+    check_place,
+    choices,
+    done_records,
+    states,
+    write_design,
+)
 from inlay.study.ledger import Ledger, read_ledger
 from inlay.study.pool import Executor
 from inlay.study.settings import Study
@@ -85,7 +94,8 @@ def run_study(study: Study, directory: Path, executor: Executor, watcher: Watche
         again: whether cells that failed for good are taken up again.
 
     Raises:
-        ConfigError: the study is wrong, its data are missing, or another process is at work on it.
+        ConfigError: the study is wrong, its data are missing, another process is at work on it, or its base has
+            changed since earlier cells.
         ArtifactError: the disk is full; `run` again goes on from there.
     """
     try:
@@ -137,6 +147,7 @@ class _Driver:
         self.running: dict[str, tuple[Cell, float]] = {}
         self.steps: dict[str, str] = {}
         self.seconds: list[float] = []
+        self.cells: Sequence[Cell] = ()
         self.total = self.done = self.failed = 0
         self.stopping = False
         self.lost_in_a_row = 0
@@ -194,6 +205,7 @@ class _Driver:
         retries = self.study.execution.retries
         found = states(self.directory, _ids(expansion.cells), retries)
         recorded = {event["cell"] for event in read_ledger(self.directory) if event["event"] == "done"}
+        self.cells = expansion.cells
         self.total = len(expansion.cells)
         self.done = sum(state.status == "done" for state in found.values())
         self.failed = sum(state.status == "failed" for state in found.values())
@@ -257,6 +269,9 @@ class _Driver:
             self.done += 1
             self.seconds.append(time.monotonic() - began)
             self.ledger.append("done", cell=name, seconds=event.get("seconds"))
+            if len(self.seconds) == 1:  # the first of this sitting says on which weights the others will be
+                found = states(self.directory, _ids(self.cells), self.study.execution.retries)
+                done_records(self.directory, [cell for cell, state in found.items() if state.status == "done"])
         elif kind in ("failed", "lost"):
             attempts[name] += 1
             self.ledger.append(kind, cell=name, attempt=attempts[name], reason=reason)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from inlay.errors import ConfigError
-
 if TYPE_CHECKING:
     from inlay.study.directory import State
 
@@ -63,35 +61,15 @@ def load_table(directory: Path, stage: Literal["main", "tuning"] = "main") -> li
         ConfigError: it is no study directory, or its cells ran on unequal weights of one base.
         ArtifactError: a record is broken.
     """
-    from inlay.run.record import read_record
-    from inlay.study.directory import cell_directory, read_design, states
+    from inlay.study.directory import done_records, read_design, states
     from inlay.study.settings import read_study
 
     design = read_design(directory)
     study = read_study(directory)
     cells = [cell for cell in design["cells"] if cell["stage"] == stage]
     found = states(directory, [cell["id"] for cell in cells], study.execution.retries)
-    records = {
-        name: read_record(cell_directory(directory, name)) if state.status == "done" else None
-        for name, state in found.items()
-    }
-    _refuse_other_weights(directory, {name: record for name, record in records.items() if record is not None})
-    return [_row(cell, found[cell["id"]], records[cell["id"]], study.metrics) for cell in cells]
-
-
-def _refuse_other_weights(directory: Path, records: Mapping[str, dict[str, Any]]) -> None:
-    """Refuse results that a base gave before its weights changed beside results that it gave after."""
-    bases: dict[str, dict[str, list[str]]] = {}
-    for name, record in records.items():
-        base = record.get("base") or {}
-        bases.setdefault(str(base.get("name")), {}).setdefault(str(base.get("hash")), []).append(name)
-    for base, of in bases.items():
-        if len(of) > 1:
-            parts = ", ".join(f"{len(names)} with {hash_[:12]} (such as {names[0]})" for hash_, names in of.items())
-            raise ConfigError(
-                f"{directory}: the weights of the base {base} have changed between its cells: {parts}; remove the "
-                "directories of the old ones below cells/ and run the study again, or give another --output"
-            )
+    records = done_records(directory, [name for name, state in found.items() if state.status == "done"])
+    return [_row(cell, found[cell["id"]], records.get(cell["id"]), study.metrics) for cell in cells]
 
 
 def _row(cell: dict[str, Any], state: State, record: dict[str, Any] | None, wanted: Sequence[str]) -> Row:
