@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,6 @@ TRAIN, TEST = 40_000, 4_000
 
 Another number of training pictures is given to every script as `--images`, and to `denoiser.yaml` as `data.count`.
 """
-TOGETHER = 64
-"""Pictures that a process is asked for at once."""
 
 BUILD = Path("build/tabletop")
 """Where what is made on the way lies; git ignores it."""
@@ -52,18 +49,10 @@ def pictures(part: str, count: int) -> tuple[np.ndarray, list[str], list[Scene]]
 def draw(world: World, count: int, path: Path) -> tuple[list[str], list[Scene]]:
     """Write the first pictures of a part to a file of numpy, and return their captions and scenes."""
     drawn = np.lib.format.open_memmap(path, "w+", np.uint8, (count, world.size, world.size, 3))
-    # The farm ends first where something fails: requests that wait for it then fail too, instead of being drawn.
-    with ThreadPoolExecutor(cores()) as pool, closing(Farm(cores())) as farm:
-
-        def some(begin: int) -> None:
-            end = min(begin + TOGETHER, count)
-            drawn[begin:end] = farm.images(world, range(begin, end))
-
-        under_way = [pool.submit(some, begin) for begin in range(0, count, TOGETHER)]
-        described = [world.describe(index) for index in range(count)]
-        for one in under_way:
-            one.result()
+    with closing(Farm(cores())) as farm:
+        farm.fill(drawn, world, range(count))
     drawn.flush()
+    described = [world.describe(index) for index in range(count)]
     return [caption for _, caption in described], [scene for scene, _ in described]
 
 

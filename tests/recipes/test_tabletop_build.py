@@ -18,7 +18,7 @@ def test_pictures_are_those_of_the_world_and_are_drawn_once(recipe_folder, monke
     import pictures
 
     monkeypatch.setattr(pictures, "BUILD", tmp_path)
-    monkeypatch.setattr(pictures, "TOGETHER", 3)
+    monkeypatch.setattr("inlay.data.farm.TOGETHER", 3)
     monkeypatch.setattr(pictures, "cores", lambda: 2)
     images, captions, scenes = pictures.pictures("test", 5)
     expected = [World("test")[index] for index in range(5)]

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,6 +27,8 @@ import inlay
 from inlay.data.tabletop import World
 from inlay.errors import DataError
 
+TOGETHER = 64
+"""Pictures that a process is asked for at once."""
 FEW = 200
 """Pictures that are drawn here before processes start, which takes about as long."""
 
@@ -61,6 +64,26 @@ class Farm:
         except OSError as error:
             self.close()
             raise DataError(f"The rendered world: no process can be started to draw it: {error}") from error
+
+    def fill(self, images: np.ndarray, world: World, indices: Sequence[int]) -> None:
+        """Draw the pictures of a part at some indices into ``images``, uint8 [N, size, size, 3], all processes at once.
+
+        Raises:
+            DataError: a process has ended; the others are ended too.
+        """
+
+        def some(begin: int) -> None:
+            part = slice(begin, begin + TOGETHER)
+            images[part] = self.images(world, indices[part])
+
+        with ThreadPoolExecutor(len(self._workers)) as pool:
+            under_way = [pool.submit(some, begin) for begin in range(0, len(indices), TOGETHER)]
+            try:
+                for one in under_way:
+                    one.result()
+            except BaseException:
+                self.close()  # requests that still wait then fail too, instead of being drawn
+                raise
 
     def images(self, world: World, indices: Sequence[int]) -> np.ndarray:
         """Return pictures of a part, uint8 [N, size, size, 3]: those of ``world[index].image``.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from random import Random
 
 import numpy as np
@@ -103,11 +102,13 @@ class World:
         """
         wanted = [operator.index(index) for index in indices]
         described = [self.describe(index) for index in wanted]
+        images = np.zeros((len(wanted), self.size, self.size, 3), np.uint8)
         if processes > 1 and len(wanted) > 1:
-            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-                jobs = (scene for scene, _ in described)
-                images = list(pool.map(render, jobs, (self.size for _ in wanted), chunksize=64))
+            from inlay.data.farm import Farm  # whose processes draw with this class
+
+            with closing(Farm(processes)) as farm:
+                farm.fill(images, self, wanted)
         else:
-            images = [render(scene, self.size) for scene, _ in described]
-        stacked = np.stack(images) if images else np.zeros((0, self.size, self.size, 3), np.uint8)
-        return stacked, [text for _, text in described], [scene for scene, _ in described]
+            for place, (scene, _) in enumerate(described):
+                images[place] = render(scene, self.size)
+        return images, [text for _, text in described], [scene for scene, _ in described]
