@@ -18,7 +18,13 @@ def study(tmp_path, tiny_base, photos):
         place = tmp_path / "study" / "cells" / cell.id
         place.mkdir(parents=True)
         value = {"CA": 0.8, "SA": 0.6}[cell.factors["pair"]] + 0.003 * (number * 5 % 7)
-        record = {"status": "done", "metrics": {"clip_i": value}, "missing": {}, "costs": {"training_seconds": 1.0}}
+        record = {
+            "status": "done",
+            "base": {"name": str(tiny_base), "hash": "0" * 64},
+            "metrics": {"clip_i": value},
+            "missing": {},
+            "costs": {"training_seconds": 1.0},
+        }
         (place / "record.json").write_text(json.dumps(record))
     return tmp_path / "study"
 

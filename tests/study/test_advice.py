@@ -116,7 +116,8 @@ def test_a_study_of_ones_own_is_advised_by(tmp_path, tiny_base, photos):
         place.mkdir(parents=True)
         value = {"CA": 0.8, "SA": 0.6}[cell.factors["pair"]] + 0.01 * (cell.seed or 0) * (-1) ** number
         costs = {"peak_bytes": 1e8, "result_bytes": 1000, "training_seconds": 2.0 * cell.factors["method.scale"]}
-        record = {"status": "done", "metrics": {"clip_i": value}, "missing": {}, "costs": costs}
+        base = {"name": str(tiny_base), "hash": "0" * 64}
+        record = {"status": "done", "base": base, "metrics": {"clip_i": value}, "missing": {}, "costs": costs}
         (place / "record.json").write_text(json.dumps(record))
     found = of_study(tmp_path, "dog", None)
     assert {one.runs for one in found.candidates} == {3}
