@@ -15,9 +15,10 @@ from inlay.data.prior import given_pictures
 from inlay.errors import ConfigError
 from inlay.objective.multitask import bin_of
 from inlay.objective.settings import Objective
+from inlay.run.accelerator import make_accelerator
 from inlay.run.check import check
 from inlay.run.config import JobConfig
-from inlay.run.job import Job, Reporter, make_accelerator
+from inlay.run.job import Job, Reporter
 from inlay.run.record import command_line, hardware, now, versions
 from inlay.train.gradients import Compared, bin_gradients
 

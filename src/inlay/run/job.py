@@ -7,13 +7,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 
 from inlay.artifacts.files import write_tensors, write_text, writing
 from inlay.base.contract import Base
@@ -27,6 +25,7 @@ from inlay.data.sources import Loaded
 from inlay.data.views import center_view, pixels
 from inlay.methods import Method, merge_all
 from inlay.randomness import derive
+from inlay.run.accelerator import make_accelerator, trackers
 from inlay.run.attach import attach
 from inlay.run.check import check, check_length, overlong_note
 from inlay.run.class_images import prepare_prior, save_contact_sheet
@@ -43,10 +42,6 @@ from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Losses, Outcome, Progress
 from inlay.train.precision import LOWERED, attention_kernel, autocast
-
-PATIENCE = timedelta(hours=6)
-"""How long a process waits for another. Backends give up after 10 or 30 minutes, less than encoding a large data set or
-measuring on one process can take."""
 
 
 class Loader(Protocol):
@@ -146,20 +141,6 @@ def execute(config: JobConfig, directory: Path, reporter: Reporter | None = None
         return Job(config, directory, dataset, given, accelerator, reporter, load).run()
 
 
-def make_accelerator(config: JobConfig, directory: Path) -> Accelerator:
-    """Return what knows a run's processes and device, and logs to its trackers."""
-    return Accelerator(
-        # Said outright, or several processes on a machine without a GPU would each take themselves for the only one.
-        cpu=not torch.accelerator.is_available(),
-        # Precision is inlay's own doing, see inlay.train.precision; another one from the environment must not act.
-        mixed_precision="no",
-        log_with=_trackers(config) or None,  # pyright: ignore[reportArgumentType] - a list is invariant
-        project_dir=str(directory),
-        step_scheduler_with_optimizer=False,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-    )
-
-
 class Job:
     """One run in one process."""
 
@@ -180,7 +161,7 @@ class Job:
             directory: the run directory, which is there.
             dataset: the pictures to learn.
             given: the user's class pictures.
-            accelerator: from :func:`make_accelerator`.
+            accelerator: from :func:`inlay.run.accelerator.make_accelerator`.
             reporter: told how it goes.
             load: gives the base.
         """
@@ -263,7 +244,7 @@ class Job:
             self.terms(),
             self.adaptive,
         )
-        if _trackers(config):
+        if trackers(config):
             self.accelerator.init_trackers("logs")
 
         def after_step(step: int) -> None:
@@ -516,11 +497,3 @@ def _size(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size
-
-
-def _trackers(config: JobConfig) -> list[str]:
-    if config.train.trackers is not None:
-        return list(config.train.trackers)
-    from importlib.util import find_spec
-
-    return ["tensorboard"] if find_spec("tensorboard") else []

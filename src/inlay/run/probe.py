@@ -61,7 +61,8 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
         TrainingError: a loss is not finite.
     """
     from inlay.data.dataset import load_dataset
-    from inlay.run.job import Job, Silent, make_accelerator
+    from inlay.run.accelerator import make_accelerator
+    from inlay.run.job import Job, Silent
     from inlay.train.loop import Loop, Progress
 
     dataset = load_dataset(config.data, plan.effective.resolution_pixels, config.seed, plan.effective.multiple_pixels)

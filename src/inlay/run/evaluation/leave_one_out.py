@@ -74,7 +74,8 @@ def leave_one_out(
 
 def _train_without(config: JobConfig, dataset: Dataset, number: int, steps: int) -> dict[int, float] | None:
     """Return the loss on a picture by step of a training without it; None where the user stopped it."""
-    from inlay.run.job import Job, Silent, make_accelerator  # which needs this module
+    from inlay.run.accelerator import make_accelerator
+    from inlay.run.job import Job, Silent  # which needs this module
 
     examples = list(dataset.examples)
     left_out = examples.pop(number)
