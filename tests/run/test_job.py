@@ -254,7 +254,7 @@ def test_other_pictures_cannot_continue_a_run(make, photos, tmp_path):
     with pytest.raises(Killed):
         execute(config, tmp_path / "run", KillAt(4))
     (folder / "0.png").unlink()
-    with pytest.raises(ArtifactError, match="other data or another base"):
+    with pytest.raises(ArtifactError, match="other data, base or start"):
         execute(config, tmp_path / "run")
 
 

@@ -329,6 +329,35 @@ def test_the_hash_depends_on_every_value_and_on_nothing_else():
     assert len(config_hash(config)) == 64
 
 
+def test_a_setting_that_a_later_version_adds_changes_the_hash_only_when_it_is_switched_on():
+    class LaterLora(Lora):
+        dropout: float = 0.0
+        blocks: tuple[str, ...] = ()
+
+    class LaterConfig(Config):
+        method: LaterLora = LaterLora()
+        stack: tuple[LaterLora, ...] = ()
+        masked: bool = False
+
+    class Defaults(Settings):
+        bias: bool = True
+        limit: float | None = 1.0
+
+    before = config_hash(Config(data=Data(source="dog"), method=Lora(rank=8)))
+    later = {"data": Data(source="dog"), "method": LaterLora(rank=8)}
+    assert config_hash(LaterConfig(**later)) == before
+    changed = [
+        LaterConfig(**{**later, "method": LaterLora(rank=8, dropout=0.1)}),
+        LaterConfig(**{**later, "masked": True}),
+        LaterConfig(**{**later, "stack": (LaterLora(),)}),
+        LaterConfig(**{**later, "stack": (LaterLora(blocks=("mid",)),)}),
+    ]
+    assert len({before, *map(config_hash, changed)}) == 5
+    # Off is a value of its own where it is not the default.
+    states = [Defaults(), Defaults(bias=False), Defaults(limit=None), Defaults(limit=0)]
+    assert len(set(map(config_hash, states))) == 4
+
+
 def test_the_hash_is_the_same_in_another_process():
     code = (
         "from inlay.run.load import config_hash; from tests.run.test_load import Config, Data;"

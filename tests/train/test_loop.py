@@ -248,7 +248,7 @@ def test_a_run_that_died_after_its_last_step_does_not_repeat_any(tmp_path):
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):
     Toy(tmp_path / "run", checkpoint_every=1).run()
-    with pytest.raises(ArtifactError, match="other data or another base"):
+    with pytest.raises(ArtifactError, match="other data, base or start"):
         Toy(tmp_path / "run", checkpoint_every=1, run_hash="other").run()
 
 

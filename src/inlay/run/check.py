@@ -11,6 +11,7 @@ from inlay.errors import ConfigError
 from inlay.methods import merge_all
 from inlay.run.config import JobConfig
 from inlay.run.evaluation.early import check_evaluation
+from inlay.run.start import check_fit, start_files
 from inlay.train.noise_path import noise_path
 from inlay.train.schedules import multiplier
 
@@ -20,6 +21,7 @@ def check(config: JobConfig) -> BaseArchitecture:
 
     Raises:
         ConfigError: the base is not found, objective or picture sizes do not fit it, or a tracker is not installed.
+        ArtifactError: a file to start from is not the method's, or of another base's size.
         TargetError: a method addresses what the base does not have, or a stack that has to be saved as one model cannot
             be merged.
     """
@@ -28,8 +30,11 @@ def check(config: JobConfig) -> BaseArchitecture:
     check_objective(config, architecture)
     check_trackers(config)
     check_evaluation(config)
+    files = start_files(config)
     parts = architecture.meta()
     attachments = [method.attach(parts) for method in config.methods]
+    for attachment, path in zip(attachments, files, strict=bool(files)):
+        check_fit(attachment, path)
     if any(method.result == "pipeline" for method in config.methods):
         merge_all(attachments)  # as the end of the run will do: better refused now than then
     return architecture

@@ -30,6 +30,11 @@ def _short(section: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
+def _listed(value: object) -> object:
+    """Let a list of one be given without brackets."""
+    return (value,) if isinstance(value, str) else value
+
+
 class PreviewSettings(Settings):
     """Pictures drawn before, during and after training, always from the same noise."""
 
@@ -146,6 +151,10 @@ class RunConfig(JobConfig):
     """How the base is tuned."""
     stack: tuple[AnyMethod, ...] = ()
     """Further methods that train beside it."""
+    start_from: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Saved results to go on training, instead of beginning at the base: run directories, or files that inlay wrote
+    with the same settings of the method. One for each method, in their order; the directory of a stack gives all of
+    its. A whole tuned model is a `base` instead."""
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -190,9 +190,28 @@ def validate(model_class: type[Model], data: dict[str, Any], source: str | Path 
 
 
 def config_hash(config: BaseModel) -> str:
-    """Return the sha256 (hex) of the configuration's canonical JSON: keys sorted, no spaces, ASCII."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return the sha256 (hex) of the configuration's canonical JSON: keys sorted, no spaces, ASCII.
+
+    Settings that are off by default, and off, are left out. So one that a later version adds changes no hash, and runs
+    begun with an earlier one go on.
+    """
+    switched = _switched(config, config.model_dump(mode="json"))
+    text = json.dumps(switched, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _switched(value: Any, written: Any) -> Any:
+    """Return a value as it is written in JSON, without the settings that are null, false, zero or empty by default."""
+    if isinstance(value, BaseModel):
+        kept = {}
+        for name, field in type(value).model_fields.items():
+            own = getattr(value, name)
+            if own or own != field.get_default(call_default_factory=True):
+                kept[name] = _switched(own, written[name])
+        return kept
+    if isinstance(value, list | tuple):
+        return [_switched(one, part) for one, part in zip(value, written, strict=True)]
+    return written
 
 
 def to_yaml(config: BaseModel) -> str:

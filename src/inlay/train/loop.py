@@ -405,8 +405,8 @@ class Loop:
         tensors, optimizer, facts = load_checkpoint(found[-1])
         if facts["run_hash"] != self.run_hash:
             raise ArtifactError(
-                f"{found[-1]} belongs to a run with other data or another base; give another `output`, or bring back "
-                "the pictures and base that the run began with"
+                f"{found[-1]} belongs to a run with other data, base or start; give another `output`, or bring back "
+                "the pictures, base and start_from that the run began with"
             )
         with torch.no_grad():
             for name, parameter in self.parameters.items():

@@ -1,0 +1,79 @@
+"""What an earlier run learned, as the beginning of another: `start_from` of a run file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from inlay.artifacts.files import read_tensors
+from inlay.errors import ArtifactError, ConfigError
+from inlay.methods import Attachment
+from inlay.run.adapters import stored_method
+from inlay.run.config import JobConfig, RunConfig
+from inlay.run.merge import files_of
+
+
+def start_files(config: JobConfig) -> list[Path]:
+    """Return the files that a job's methods start from, one for each; none where they start anew.
+
+    Raises:
+        ConfigError: there is no such file or finished run, or their number is not that of the methods.
+        ArtifactError: a file is not one that its method saved with the same settings.
+    """
+    if not isinstance(config, RunConfig) or not config.start_from:
+        return []
+    files = []
+    for name in config.start_from:
+        if not Path(name).exists():
+            raise ConfigError(f"start_from: {name}: no such file or run directory (looked in {Path.cwd()})")
+        files += files_of(Path(name))
+    if len(files) != len(config.methods):
+        raise ConfigError(
+            f"start_from: {len(files)} saved ({', '.join(map(str, files))}), but the run trains "
+            f"{', '.join(method.name for method in config.methods)}; give one for each, in their order"
+        )
+    for path, method in zip(files, config.methods, strict=True):
+        stored = stored_method(path)
+        if stored is None:
+            raise ArtifactError(
+                f"start_from: {path}: not a file that says how inlay made it; `inlay merge` folds files of other tools "
+                "into a base, which can be tuned"
+            )
+        if stored.name != method.name:
+            raise ArtifactError(f"start_from: {path}: holds {stored.name}, but the method is {method.name}")
+        theirs, ours = stored.model_dump(mode="json"), method.model_dump(mode="json")
+        differing = [f"method.{key}={theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
+        if differing:
+            raise ArtifactError(f"start_from: {path}: was trained with {'; '.join(differing)}. Make them the same")
+    return files
+
+
+def check_fit(attachment: Attachment, path: Path) -> None:
+    """Hold a file's names and shapes against a method's, which may be on the meta device.
+
+    Raises:
+        ArtifactError: they differ, or the file cannot be read.
+    """
+    try:
+        attachment.refuse_misfit(read_tensors(path)[0])
+    except ArtifactError as error:
+        raise ArtifactError(f"start_from: {path}: {error}") from None
+
+
+def start(attachments: Sequence[Attachment], files: Sequence[Path]) -> None:
+    """Let methods take over what the files hold; without files, nothing.
+
+    Raises:
+        ArtifactError: a file cannot be read, or does not fit this base.
+    """
+    for attachment, path in zip(attachments, files, strict=bool(files)):
+        try:
+            attachment.load(read_tensors(path)[0])
+        except ArtifactError as error:
+            raise ArtifactError(f"start_from: {path}: {error}") from None
+
+
+def start_hashes(files: Sequence[Path]) -> list[str]:
+    """Return the sha256, in hexadecimal, of each file."""
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
