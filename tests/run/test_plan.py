@@ -12,8 +12,9 @@ from inlay.artifacts.files import write_tensors
 from inlay.errors import ConfigError, DataError, TargetError
 from inlay.methods import Lora
 from inlay.run.config import PretrainConfig, RunConfig
+from inlay.run.disk import safetensors_bytes
 from inlay.run.load_job import load_job
-from inlay.run.plan import make_plan, safetensors_bytes
+from inlay.run.plan import make_plan
 from inlay.run.probe import preview_rounds, probe
 from tests.tiny import RESOLUTION, make_tiny_components, make_tiny_pipeline
 

@@ -15,6 +15,7 @@ from inlay.run.config import RunConfig
 from inlay.run.directory import read_trace
 from inlay.run.job import execute
 from inlay.run.load import validate
+from inlay.run.plan import make_plan
 from inlay.run.start import start_files
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -129,10 +130,13 @@ def test_what_does_not_fit_is_refused_before_any_work(make, first, tmp_path, tin
     def refused(error, **settings):
         with pytest.raises(error) as caught:
             check(make(**settings))
+        with pytest.raises(error) as planned:
+            make_plan(make(**settings))
+        assert str(caught.value) == str(planned.value)
         return str(caught.value)
 
     assert "start_from: nowhere: no such file or run directory" in refused(ConfigError, start_from="nowhere")
-    found = refused(ArtifactError, start_from=str(first), method={"name": "lora", "rank": 4, "targets": "all"})
+    found = refused(ArtifactError, start_from=str(first), method={"name": "lora", "rank": 4})
     assert f"{first / LORA}: was trained with method." in found
     assert "method.rank=8, not 4" in found
     assert "holds lora, but the method is loha" in refused(ArtifactError, start_from=str(first), method="loha")

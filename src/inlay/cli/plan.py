@@ -11,7 +11,8 @@ from inlay.cli.console import chart, console, emit_json, human_bytes, human_coun
 
 if TYPE_CHECKING:
     from inlay.run.config import JobConfig
-    from inlay.run.plan import Group, Plan
+    from inlay.run.places import Group
+    from inlay.run.plan import Plan
     from inlay.run.probe import Probe
 
 

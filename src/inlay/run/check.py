@@ -11,7 +11,7 @@ from inlay.errors import ConfigError
 from inlay.methods import merge_all
 from inlay.run.config import JobConfig
 from inlay.run.evaluation.early import check_evaluation
-from inlay.run.start import check_fit, start_files
+from inlay.run.start import check_start
 from inlay.train.noise_path import noise_path
 from inlay.train.schedules import multiplier
 
@@ -30,11 +30,9 @@ def check(config: JobConfig) -> BaseArchitecture:
     check_objective(config, architecture)
     check_trackers(config)
     check_evaluation(config)
-    files = start_files(config)
     parts = architecture.meta()
     attachments = [method.attach(parts) for method in config.methods]
-    for attachment, path in zip(attachments, files, strict=bool(files)):
-        check_fit(attachment, path)
+    check_start(config, attachments)
     if any(method.result == "pipeline" for method in config.methods):
         merge_all(attachments)  # as the end of the run will do: better refused now than then
     return architecture

@@ -16,7 +16,6 @@ from inlay.base.locate import Location, locate
 from inlay.base.prompts import Prompts, tokenizer_here
 from inlay.data.dataset import Dataset, load_dataset
 from inlay.data.settings import DataSettings
-from inlay.data.views import center_view
 from inlay.errors import DataError
 from inlay.objective.effective import EffectiveWeights, effective_weights
 from inlay.run.attach import attach, introduce
@@ -24,12 +23,14 @@ from inlay.run.check import check_objective, check_sizes, check_trackers, overlo
 from inlay.run.class_images import ClassImagesPlan, plan_class_images
 from inlay.run.classes import with_classes
 from inlay.run.config import JobConfig
+from inlay.run.disk import Disk, disk
 from inlay.run.footprint import Memory, Work, footprint
 from inlay.run.machine import Machine, this_machine
+from inlay.run.places import Group, block, groups, kind
+from inlay.run.start import check_start
 from inlay.run.words import check_captions
 from inlay.train.noise_path import noise_path
 from inlay.train.precision import LOWERED
-from inlay.train.settings import PowerEma, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,65 +38,6 @@ if TYPE_CHECKING:
     from inlay.base.contract import Base
     from inlay.methods import Attachment
     from inlay.objective.path import Path as NoisePath
-
-KINDS = {
-    "attn1": "self-attention",
-    "attn2": "cross-attention",
-    "ff": "feed-forward",
-    "resnets": "residual blocks",
-    "downsamplers": "resampling",
-    "upsamplers": "resampling",
-    "proj_in": "transformer projections",
-    "proj_out": "transformer projections",
-    "attentions": "transformer blocks, the rest",
-    "time_embedding": "time embedding",
-    "self_attn": "text attention",
-    "mlp": "text feed-forward",
-    "embeddings": "text embeddings",
-    "encoder": "text norms",
-    "final_layer_norm": "text norms",
-    "conv_in": "input and output",
-    "conv_norm_out": "input and output",
-    "conv_out": "input and output",
-    "patches": "input and output",
-    "pos_embed": "input and output",
-    "output": "input and output",
-    "proj_out_1": "input and output",
-    "proj_out_2": "input and output",
-    "attention": "self-attention",
-    "norm1": "norms and what they are told",
-    "norm2": "norms and what they are told",
-    "positions": "positions",
-    "class_embedding": "class embedding",
-}
-"""What a parameter is part of, by the first of these words among the parts of its name."""
-
-PNG_SHARE = 0.6
-"""Size of a photograph as PNG over that of its pixels, about."""
-ORDER = (
-    "text_encoder",
-    "conv_in",
-    "patches",
-    "pos_embed",
-    "positions",
-    "time_embedding",
-    "class_embedding",
-    "down_blocks",
-    "mid_block",
-    "up_blocks",
-    "blocks",
-    "transformer_blocks",
-)
-LAST = ("conv_norm_out", "conv_out", "output", "proj_out_1", "proj_out_2")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Parameters that belong together."""
-
-    name: str
-    base_parameters: int
-    trainable_parameters: int
 
 
 @dataclass(frozen=True)
@@ -152,24 +94,6 @@ class Effective:
 
 
 @dataclass(frozen=True)
-class Disk:
-    """What a run writes."""
-
-    result_bytes: int
-    """The adapter, or the whole tuned pipeline."""
-    latents_bytes: int | None
-    """Cache of encoded pictures: null where they are not counted, 0 where they are encoded at every visit."""
-    text_bytes: int | None
-    """Cache of encoded captions, likewise."""
-    class_images_bytes: int | None
-    """Class pictures that the base draws, those of earlier runs counted; an estimate."""
-    checkpoints_bytes: int
-    """Those that are kept at a time."""
-    averages_bytes: int
-    """Stored averages of the weights (`train.ema: {name: power}`), at most."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything that :func:`make_plan` finds out. The names are those of ``inlay plan --json``."""
 
@@ -209,6 +133,7 @@ def make_plan(config: JobConfig) -> Plan:
     Raises:
         ConfigError: the base is not found, or objective or resolution do not fit it.
         TargetError: a method addresses what the base does not have.
+        ArtifactError: a file to start from does not fit.
         DataError: the pictures are there, but not as the data section says.
     """
     location = locate(config.base, weights=False)
@@ -230,9 +155,10 @@ def make_plan(config: JobConfig) -> Plan:
     counts = {
         f"{part}.{n}": p.numel() for part, module in base.components.items() for n, p in module.named_parameters()
     }
-    base_tensors = [p for module in base.components.values() for p in module.parameters()]
+    own = [p for module in base.components.values() for p in module.parameters()]
     class_images = plan_class_images(config, base, resolution, location)
     attachments = attach(config.methods, base, config.seed)
+    check_start(config, attachments)
     prompts = _prompts(config, location, architecture)
     if prompts is not None:
         introduce(attachments, prompts)
@@ -267,8 +193,8 @@ def make_plan(config: JobConfig) -> Plan:
         trainable_parameters=trainable,
         trainable_percent=100 * trainable / total,
         methods=tuple(map(_method, attachments, config.learning_rates)),
-        blocks=_groups(_block, base_counts, trained),
-        kinds=_groups(_kind, base_counts, trained),
+        blocks=groups(block, base_counts, trained),
+        kinds=groups(kind, base_counts, trained),
         effective=Effective(
             learning_rate=config.learning_rate,
             prediction=objective.prediction,
@@ -297,14 +223,7 @@ def make_plan(config: JobConfig) -> Plan:
         ),
         work=work,
         memory=memory,
-        disk=Disk(
-            result_bytes=_result_bytes(config, attachments, base_tensors),
-            latents_bytes=_latents_bytes(config.data, dataset, class_images, tuned, architecture),
-            text_bytes=_text_bytes(dataset, class_images, tuned, architecture, text_itemsize),
-            class_images_bytes=_class_images_bytes(class_images, resolution),
-            checkpoints_bytes=4 * trainable * (3 + config.train.averages) * config.train.keep_checkpoints,
-            averages_bytes=_averages_bytes(config.train, trainable, steps),
-        ),
+        disk=disk(config, attachments, own, dataset, class_images, architecture, trainable, steps, text_itemsize),
         machine=machine,
         fits=memory.peak_bytes <= machine.available_bytes,
         warnings=tuple(
@@ -355,111 +274,6 @@ def _method(attachment: Attachment, learning_rate: float) -> MethodPlan:
     sizes = [parameter.numel() for parameter in parameters]
     parts = tuple(sorted(attachment.components))
     return MethodPlan(attachment.method.name, parts, sum(sizes), len(sizes), learning_rate)
-
-
-def _block(name: str) -> str:
-    part, first, second = [*name.split("."), "", ""][:3]
-    if part != "unet":
-        return part.replace("_", " ")
-    if first not in (*ORDER, *LAST):
-        return "other"  # parameters that a method does not keep by place
-    return f"{first}.{second}" if second.isdecimal() else first
-
-
-def _kind(name: str) -> str:
-    words = name.split(".")
-    found = [kind for word, kind in KINDS.items() if word in words]
-    return found[0] if found else "other"
-
-
-def _way_through(name: str) -> int:
-    """Return when data passes a parameter, so that tables read from the input to the output."""
-    words = name.split(".")
-    return next((place for place, word in enumerate(ORDER) if word in words), len(ORDER))
-
-
-def _groups(key: Any, base: Mapping[str, int], trained: Mapping[str, int]) -> tuple[Group, ...]:
-    names = dict.fromkeys(key(name) for name in sorted((*base, *trained), key=_way_through))
-    return tuple(
-        Group(
-            group,
-            sum(count for name, count in base.items() if key(name) == group),
-            sum(count for name, count in trained.items() if key(name) == group),
-        )
-        for group in names
-    )
-
-
-def _result_bytes(config: JobConfig, attachments: Sequence[Attachment], base: Sequence[Tensor]) -> int:
-    if any(method.result == "pipeline" for method in config.methods):
-        return sum(tensor.nbytes for tensor in base)
-    return sum(safetensors_bytes(attachment.state(), attachment.metadata()) for attachment in attachments)
-
-
-def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
-    """Return the size of the file that :func:`inlay.artifacts.files.write_tensors` would write of float32 tensors."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
-    return 8 + -(-length // 8) * 8 + end  # eight bytes of length, the header padded to a multiple of eight
-
-
-def _averages_bytes(train: TrainSettings, trainable: int, steps: int | None) -> int:
-    if not isinstance(train.ema, PowerEma):
-        return 0
-    moments = train.ema.snapshots if steps is None else min(steps, train.ema.snapshots)
-    return 4 * trainable * train.averages * moments
-
-
-def _class_images_bytes(class_images: ClassImagesPlan | None, resolution: int) -> int | None:
-    if class_images is None:
-        return 0
-    if class_images.kept is None or class_images.to_draw is None:
-        return None
-    return round((class_images.kept + class_images.to_draw) * 3 * resolution**2 * PNG_SHARE)
-
-
-def _latents_bytes(
-    settings: DataSettings,
-    dataset: Dataset | None,
-    class_images: ClassImagesPlan | None,
-    tuned: set[str],
-    architecture: BaseArchitecture,
-) -> int | None:
-    if "vae" in tuned or settings.crop != "center":
-        return 0
-    if dataset is None or (class_images is not None and class_images.pictures is None):
-        return None
-    held_out = [(example, center_view(example, dataset.size(example))) for example in dataset.validation]
-    shown = [(example, view) for index, example in enumerate(dataset.examples) for view in dataset.views(index)]
-    areas = {dataset.pixel_key(example, view): view.height * view.width for example, view in [*shown, *held_out]}
-    area = sum(areas.values())
-    if class_images is not None and class_images.pictures is not None:
-        area += class_images.pictures * dataset.resolution**2 * (2 if 0 < settings.horizontal_flip < 1 else 1)
-    numbers = area // architecture.downscale**2 * architecture.channels
-    # In float32: mean and standard deviation, or pixels, which are certain.
-    return numbers * 4 * (1 if architecture.downscale == 1 else 2)
-
-
-def _text_bytes(
-    dataset: Dataset | None,
-    class_images: ClassImagesPlan | None,
-    tuned: set[str],
-    architecture: BaseArchitecture,
-    itemsize: int,
-) -> int | None:
-    if not tuned.isdisjoint(architecture.readers) or architecture.text_shape is None:
-        return 0
-    if dataset is None:
-        return None
-    captions = {"", *(example.caption for example in (*dataset.examples, *dataset.validation))}
-    if class_images is not None:
-        captions.add(class_images.prompt)
-    tokens, width = architecture.text_shape
-    return len(captions) * tokens * width * itemsize
 
 
 def _warnings(

@@ -49,16 +49,19 @@ def start_files(config: JobConfig) -> list[Path]:
     return files
 
 
-def check_fit(attachment: Attachment, path: Path) -> None:
-    """Hold a file's names and shapes against a method's, which may be on the meta device.
+def check_start(config: JobConfig, attachments: Sequence[Attachment]) -> None:
+    """Hold the files that a job starts from against its methods, which may be on the meta device.
 
     Raises:
-        ArtifactError: they differ, or the file cannot be read.
+        ConfigError: as :func:`start_files`.
+        ArtifactError: as :func:`start_files`; or names or shapes differ.
     """
-    try:
-        attachment.refuse_misfit(read_tensors(path)[0])
-    except ArtifactError as error:
-        raise ArtifactError(f"start_from: {path}: {error}") from None
+    files = start_files(config)
+    for attachment, path in zip(attachments, files, strict=bool(files)):
+        try:
+            attachment.refuse_misfit(read_tensors(path)[0])
+        except ArtifactError as error:
+            raise ArtifactError(f"start_from: {path}: {error}") from None
 
 
 def start(attachments: Sequence[Attachment], files: Sequence[Path]) -> None:

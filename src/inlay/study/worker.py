@@ -95,7 +95,7 @@ def run_cell(task: Task, base: KeptBase, tell: Tell) -> dict[str, Any]:
     from inlay.run.directory import Occupied
     from inlay.run.job import execute
     from inlay.run.load import validate
-    from inlay.train.loop import forget_peak
+    from inlay.train.peak import forget_peak
 
     began = time.monotonic()
     end: dict[str, Any] = {"kind": "stopped", "cell": task.cell}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
-import resource
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,6 +20,8 @@ from inlay.errors import ArtifactError, TrainingError
 from inlay.randomness import derive
 from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from inlay.train.ema import EMA, Averages, PowerEMA
+from inlay.train.graceful import GracefulStop
+from inlay.train.peak import peak_bytes
 from inlay.train.precision import autocast
 from inlay.train.schedules import multiplier
 from inlay.train.settings import PowerEma, TrainSettings
@@ -31,9 +29,6 @@ from inlay.train.snapshots import drop_later, interval, take_snapshot
 
 SMOOTHING = 0.98
 """Share of the old value in the smoothed loss that is shown."""
-_PROCESS = Path("/proc/self/status")
-ONE_REQUEST_SECONDS = 1.0
-"""Signals that follow the first so closely are the same Ctrl-C: a launcher passes on what the terminal sent too."""
 
 
 class Losses(Protocol):
@@ -165,7 +160,7 @@ class Loop:
         )
         self.ema = _averages(settings, parameters)
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=settings.precision == "fp16")
-        self._stop_asked: float | None = None
+        self._stop = GracefulStop(accelerator.is_main_process)
 
     def run(
         self,
@@ -198,7 +193,7 @@ class Loop:
         validate_every = validate_every or max(1, (self.total_steps or 1000) // 10)
         started = time.monotonic() - seconds
         last = self._finished(step, seconds)
-        with self._graceful_stop(), self._trace(step) as trace:
+        with self._stop.heeded(), self._trace(step) as trace:
             while not (last or outcome.stopped):
                 rate = self.learning_rate * self._multiplier(step, seconds)
                 means, norm = self.step(step, rate, losses, names)
@@ -335,7 +330,7 @@ class Loop:
 
     def _agree(self, seconds: float) -> tuple[float, bool]:
         """Return the main process's clock, and whether any process was asked to stop: all end at the same step."""
-        asked = self._stop_asked is not None
+        asked = self._stop.asked
         if self.accelerator.num_processes == 1:
             return seconds, asked
         clock = seconds if self.accelerator.is_main_process else 0.0
@@ -438,31 +433,6 @@ class Loop:
         with self.trace_path.open("a", encoding="utf-8") as trace:
             yield trace
 
-    @contextmanager
-    def _graceful_stop(self) -> Iterator[None]:
-        """Turn the first Ctrl-C or SIGTERM into a request to stop after the step; a second one ends at once."""
-
-        def request(number: int, frame: Any) -> None:
-            now = time.monotonic()
-            if self._stop_asked is None:
-                self._stop_asked = now
-                if self.accelerator.is_main_process:
-                    print("\nstopping after this step; once more to end at once", file=sys.stderr)
-            elif now - self._stop_asked > ONE_REQUEST_SECONDS:
-                raise KeyboardInterrupt
-
-        before = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, request)
-        except ValueError:  # not the main thread: whoever runs us there stops us in another way
-            pass
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _summed(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
             return values
@@ -484,27 +454,3 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
     flat = {key: value for key, value in entry.items() if key not in ("step", "metrics")}
     flat |= {f"metrics/{key}": value for key, value in entry.get("metrics", {}).items()}
     return {key: value for key, value in flat.items() if value is not None}
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Return the largest memory in use since :func:`forget_peak`: the device's, or on a CPU the resident size."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Linux' own count where there is one: getrusage also counts what the parent held when it started this process.
-    for line in _PROCESS.read_text().splitlines() if _PROCESS.exists() else []:
-        if line.startswith("VmHWM:"):
-            return 1024 * int(line.split()[1])
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-def forget_peak() -> None:
-    """Begin to measure memory anew, where the system allows it: for processes that do one run after another."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # what the last run freed goes back to the system
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the peak of the resident size
