@@ -9,6 +9,7 @@ from inlay.base.locate import locate
 from inlay.base.settings import BaseSettings
 from inlay.base.stable_diffusion import StableDiffusion
 from inlay.methods import Full, Lora
+from inlay.run import cost as counting
 from inlay.run.cost import Arithmetic, forward_cost, step_cost
 
 PLAIN = Arithmetic(None, accelerator=False)
@@ -126,6 +127,40 @@ def test_counting_leaves_nothing_behind():
     assert not base.unet.training
     assert not base.unet.is_gradient_checkpointing
     assert all(parameter.grad is None for parameter in base.unet.parameters())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_is_remembered_of_operations_changes_no_count(monkeypatch, checkpointing):
+    """Torch finds out every shape, or each once: the same counts, also where a result shares its argument's memory."""
+    base = small()
+    attachment = Lora(rank=2).attach(base.components)
+    remembered = [step(base, attachment, (2, 4, 16, 16), checkpointing=checkpointing) for _ in range(2)]
+    calls = []
+
+    def found_out(func, args, kwargs):
+        calls.append(func)
+        return func(*args, **kwargs)
+
+    monkeypatch.setattr(counting, "_result", found_out)
+    assert [step(base, attachment, (2, 4, 16, 16), checkpointing=checkpointing)] * 2 == remembered
+    assert len(calls) > 1000
+
+
+def test_only_new_tensors_are_remembered(monkeypatch):
+    monkeypatch.setattr(counting, "_MADE", {})
+    aten, x = torch.ops.aten, torch.empty(2, 3, device="meta")
+    first, second = (counting._result(aten.native_layer_norm.default, (x, [3], None, None, 1e-5), {}) for _ in range(2))
+    assert len(counting._MADE) == 1
+    for one, other in zip(first, second, strict=True):
+        assert (one.shape, one.stride(), one.dtype, one.is_meta) == (other.shape, other.stride(), other.dtype, True)
+        assert one.untyped_storage()._cdata != other.untyped_storage()._cdata
+    for function in (aten.view.default, aten._unsafe_view.default):
+        viewed = counting._result(function, (x, [6]), {})
+        assert viewed.untyped_storage()._cdata == x.untyped_storage()._cdata
+    assert len(counting._MADE) == 1
+    transposed = counting._result(aten.relu.default, (x.t(),), {})
+    assert transposed.stride() == counting._result(aten.relu.default, (x.t(),), {}).stride()
+    assert len(counting._MADE) == 2
 
 
 def test_only_what_a_trained_layer_needs_is_computed_backward():

@@ -220,6 +220,66 @@ FLOPS = {**flop_registry, ATTENTION: _attention_flops, ATTENTION_BACKWARD: _atte
 """FLOPs of an operation from its arguments, by operation: torch's table, and attention."""
 
 
+_MADE: dict[Any, Any] = {}
+"""What an operation makes of arguments of given shapes, as descriptions of tensors: see :func:`_result`."""
+_SHARING = {torch.ops.aten._unsafe_view.default, torch.ops.aten.lift_fresh.default}
+"""Operations whose result lies in an argument's memory, though their schemas do not say so."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A new tensor on the meta device."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def make(self) -> Tensor:
+        return torch.ops.aten.empty_strided.default(self.size, self.stride, dtype=self.dtype, device="meta")
+
+
+def _result(func: Any, args: Any, kwargs: Any) -> Any:
+    """Return what an operation makes of tensors on the meta device.
+
+    Torch finds shapes out in Python, which takes longer than all else here, and a network repeats its layers. So what
+    was found once is remembered for arguments of the same shapes.
+    """
+    schema = func._schema
+    if func in _SHARING or schema.is_mutable or any(one.alias_info is not None for one in schema.returns):
+        return func(*args, **kwargs)
+    try:
+        key = func, _described(args), _described(tuple(kwargs.items()))
+        made = _MADE.get(key)
+    except TypeError:  # an argument that cannot be a key
+        return func(*args, **kwargs)
+    if made is None:
+        result = func(*args, **kwargs)
+        parts = result if isinstance(result, tuple | list) else [result]
+        if all(one is None or (isinstance(one, Tensor) and one.is_meta) for one in parts):
+            found = [one if one is None else _Made(tuple(one.shape), one.stride(), one.dtype) for one in parts]
+            _MADE[key] = type(result)(found) if isinstance(result, tuple | list) else found[0]
+        return result
+    if isinstance(made, tuple | list):
+        return type(made)(one if one is None else one.make() for one in made)
+    return made.make()
+
+
+def _described(value: Any) -> Any:
+    """Return what of an argument decides the result's shape, as a key.
+
+    Raises:
+        TypeError: it cannot be one.
+    """
+    if isinstance(value, Tensor):
+        if not value.is_meta:
+            raise TypeError("its values may decide")
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, tuple | list):
+        return tuple(map(_described, value))
+    hash(value)
+    return type(value), value
+
+
 class _Count(TorchDispatchMode):
     """FLOPs of all operations, and the size of all tensors that they have made and that still live.
 
@@ -236,7 +296,7 @@ class _Count(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result = _result(func, args, kwargs)
         flops = FLOPS.get(func._overloadpacket)
         if flops is not None:
             self.flops += flops(*args, **kwargs, out_val=result)
