@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from inlay.cli.main import main
@@ -62,6 +63,28 @@ def test_training_goes_on_where_the_other_run_ended(make, first, tmp_path):
     assert len(digest) == 64
 
 
+def test_other_weights_of_the_base_are_told(make, first, tmp_path):
+    class Listener:
+        def __init__(self):
+            self.notes = []
+
+        def phase(self, text): ...
+        def progress(self, what, done, total): ...
+        def step(self, state): ...
+
+        def note(self, text):
+            self.notes.append(text)
+
+    with safe_open(first / LORA, framework="pt") as file:
+        metadata = file.metadata()
+    other = tmp_path / "other.safetensors"
+    save_file(load_file(first / LORA), other, {**metadata, "inlay.base_hash": "0" * 64})
+    for path, told in ((first / LORA, False), (other, True)):
+        listener = Listener()
+        execute(make(start_from=str(path), steps=1), tmp_path / f"on-{path.stem}", listener)
+        assert any("was learned on other weights" in note for note in listener.notes) == told
+
+
 def test_it_is_told_on_the_command_line(make, first, tmp_path, tiny_base, photos, capsys):
     arguments = [f"base={tiny_base}", f"data.source={photos}", "data.prompt=sks", "method=lora", "train.steps=1"]
     file = tmp_path / "run.yaml"
@@ -96,8 +119,6 @@ def test_a_run_is_resumed_only_from_the_same_start(make, first, tmp_path):
     execute(config, tmp_path / "killed")
     resumed, straight = (load_file(directory / LORA) for directory in (tmp_path / "killed", whole.directory))
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
-    from safetensors import safe_open
-
     with safe_open(first / LORA, framework="pt") as file:
         metadata = file.metadata()
     changed = {name: tensor + 1 for name, tensor in load_file(first / LORA).items()}
@@ -146,8 +167,6 @@ def test_what_does_not_fit_is_refused_before_any_work(make, first, tmp_path, tin
     foreign = tmp_path / "foreign.safetensors"
     save_file(load_file(first / LORA), foreign)
     assert "not a file that says how inlay made it" in refused(ArtifactError, start_from=str(foreign))
-    from safetensors import safe_open
-
     with safe_open(first / LORA, framework="pt") as file:
         metadata = file.metadata()
     cut = load_file(first / LORA)

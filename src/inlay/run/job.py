@@ -181,7 +181,8 @@ class Job:
                 reporter.note(note)
         self.attachments = attach(config.methods, self.base, config.seed)
         self.starts = start_files(config)
-        start(self.attachments, self.starts)
+        for note in start(self.attachments, self.starts, self.base):
+            reporter.note(note)
         self.base.to(accelerator.device)
         lowered = LOWERED[config.train.precision]
         if lowered is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inlay.artifacts.files import read_tensors
+from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import Attachment
 from inlay.run.adapters import stored_method
@@ -25,9 +26,10 @@ def start_files(config: JobConfig) -> list[Path]:
         return []
     files = []
     for name in config.start_from:
-        if not Path(name).exists():
+        path = Path(name).expanduser()
+        if not path.exists():
             raise ConfigError(f"start_from: {name}: no such file or run directory (looked in {Path.cwd()})")
-        files += files_of(Path(name))
+        files += files_of(path)
     if len(files) != len(config.methods):
         raise ConfigError(
             f"start_from: {len(files)} saved ({', '.join(map(str, files))}), but the run trains "
@@ -64,17 +66,30 @@ def check_start(config: JobConfig, attachments: Sequence[Attachment]) -> None:
             raise ArtifactError(f"start_from: {path}: {error}") from None
 
 
-def start(attachments: Sequence[Attachment], files: Sequence[Path]) -> None:
+def start(attachments: Sequence[Attachment], files: Sequence[Path], base: Base) -> list[str]:
     """Let methods take over what the files hold; without files, nothing.
+
+    Args:
+        attachments: to the base.
+        files: one for each, or none.
+        base: the base.
+
+    Returns:
+        What the user should know: that a file was learned on other weights, which may be meant.
 
     Raises:
         ArtifactError: a file cannot be read, or does not fit this base.
     """
+    notes = []
     for attachment, path in zip(attachments, files, strict=bool(files)):
         try:
-            attachment.load(read_tensors(path)[0])
+            tensors, header = read_tensors(path)
+            attachment.load(tensors)
         except ArtifactError as error:
             raise ArtifactError(f"start_from: {path}: {error}") from None
+        if header.get("inlay.base_hash") != str(base.file_hash):
+            notes.append(f"start_from: {path} was learned on other weights than those of {base.name}")
+    return notes
 
 
 def start_hashes(files: Sequence[Path]) -> list[str]:
