@@ -229,7 +229,7 @@ def test_pictures_of_another_prior_do_not_go_on_with_the_run(make, tmp_path):
 
 
 def test_a_denoiser_from_scratch_has_no_prior(make):
-    data = json.loads(make().model_dump_json(exclude={"method", "stack"}))
+    data = json.loads(make().model_dump_json(exclude={"method", "stack", "start_from"}))
     sizes = {"sample_size": 8, "block_out_channels": [8], "down_block_types": ["DownBlock2D"], "norm_num_groups": 4}
     with pytest.raises(ConfigError, match=r"data\.prior keeps what a base knows of a class"):
         validate(PretrainConfig, {**data, "denoiser": sizes})
