@@ -77,6 +77,13 @@ def test_only_settings_that_differ_are_listed_and_the_rate_is_the_one_in_use(mak
     ]
 
 
+def test_a_setting_that_is_off_is_no_difference_to_a_run_made_before_there_was_one():
+    earlier, later = {"seed": 0, "data": {"prompt": "a"}}, {"seed": 0, "data": {"prompt": "a", "mask": None}}
+    assert differences([earlier, {**later, "start_from": []}]) == {}
+    assert differences([earlier, {**later, "start_from": ["runs/a"]}]) == {"start_from": [None, "runs/a"]}
+    assert differences([later, {**earlier, "data": {"prompt": None, "mask": None}}]) == {"data.prompt": ["a", "null"]}
+
+
 def test_a_method_is_called_by_what_sets_it_apart(make_run):
     runs, _ = gather(
         [

@@ -9,6 +9,8 @@ from inlay.run.compare.gather import Run
 
 ABSENT = None
 """Stands for a setting that a run does not have, such as another method's."""
+OFF = {"null", "false", "none"}
+"""Settings that do nothing. A run made before inlay had them does not differ from one that leaves them off."""
 
 
 def flat(value: Any, key: str = "") -> dict[str, Any]:
@@ -38,7 +40,12 @@ def differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str | None]
         tables.append({key: shown(value) for key, value in table.items()})
     keys = list(dict.fromkeys(key for table in tables for key in table))
     rows = {key: [table.get(key) for table in tables] for key in keys}
-    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
+    return {key: row for key, row in rows.items() if _differs(row)}
+
+
+def _differs(row: Sequence[str | None]) -> bool:
+    values = set(row)
+    return len(values) > 1 and not (ABSENT in values and values - {ABSENT} <= OFF)
 
 
 def shown(value: Any) -> str:
