@@ -69,7 +69,7 @@ collect() {
 INLAY=("$PYTHON" -c 'import sys; from inlay.cli.main import main; sys.exit(main())')
 DENOISER=(pretrain recipes/tabletop/denoiser.yaml "data.count=$IMAGES" data.validation=128 preview.every=null)
 
-# Draws the denoiser's pictures and keeps their latents while the others train: the encoder is known before the decoder
+# Draws the denoiser's pictures and keeps their latents and masks while the others train: the encoder is known before the decoder
 # has learnt anything. Captions do not matter to latents; one for all keeps this short.
 latents() {
   for _ in $(seq 600); do
@@ -80,7 +80,7 @@ latents() {
   cp $BUILD/autoencoder/vae/* $BUILD/early/vae/
   stage halve "$SETUP_SECONDS" "$PYTHON" -c 'import sys, diffusers
 diffusers.AutoencoderKL.from_pretrained(sys.argv[1]).half().save_pretrained(sys.argv[1])' $BUILD/early/vae &&
-    stage latents $((CLIP_SECONDS + SETUP_SECONDS)) nice -n 5 "${INLAY[@]}" "${DENOISER[@]}" base=$BUILD/early \
+    stage latents $((CLIP_SECONDS + 2 * SETUP_SECONDS)) nice -n 5 "${INLAY[@]}" "${DENOISER[@]}" base=$BUILD/early \
       data.prompt=toy train.steps=1 train.minutes=null train.batch_size=1 \
       train.schedule.warmup_steps=0 preview.pictures=1 preview.steps=1 \
       output=$BUILD/warm
