@@ -14,12 +14,16 @@ def account(record: dict) -> dict[str, str]:
     settings, costs, found = record["config"], record["costs"], record["metrics"]
     train, objective = settings["train"], settings["objective"]
     prediction = objective["prediction"].replace("_prediction", "-prediction")
+    mask = settings["data"]["mask"]
+    weighed = (
+        "unweighted" if mask is None else f"unweighted but for masks ({mask['outside']:g} outside things, 1 on them)"
+    )
     shift = objective["timesteps"]["shift"]
     limited = train["steps"] is None or costs["steps"] < train["steps"]
     held_out = f"; loss on held-out pictures {found['validation_loss']:.3f}" if found["validation_loss"] else ""
     training = (
         f"U-Net of {costs['denoiser_parameters'] / 1e6:.1f} M parameters (two cross-attention levels, one without, a "
-        f"middle block), {prediction}, unweighted, timesteps shifted by {shift:g} towards noise and stratified, "
+        f"middle block), {prediction}, {weighed}, timesteps shifted by {shift:g} towards noise and stratified, "
         f"{costs['steps']:,} steps at batch {train['batch_size']} = "
         f"{costs['images_seen']:,} pictures seen, AdamW {train['learning_rate']:g} with cosine decay, "
         f"{train['precision']}, EMA {train['ema']['decay']:g}{': ended by the clock' if limited else ''}{held_out}."

@@ -69,8 +69,8 @@ collect() {
 INLAY=("$PYTHON" -c 'import sys; from inlay.cli.main import main; sys.exit(main())')
 DENOISER=(pretrain recipes/tabletop/denoiser.yaml "data.count=$IMAGES" data.validation=128 preview.every=null)
 
-# Draws the denoiser's pictures and keeps their latents and masks while the others train: the encoder is known before the decoder
-# has learnt anything. Captions do not matter to latents; one for all keeps this short.
+# Draws the denoiser's pictures and keeps their latents and masks while the others train: the encoder is known before
+# the decoder has learnt anything. Captions do not matter to latents; one for all keeps this short.
 latents() {
   for _ in $(seq 600); do
     grep -q psnr_of_linear "$LOGS/decoder.log" 2>/dev/null && break

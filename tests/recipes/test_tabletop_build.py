@@ -103,6 +103,7 @@ def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
                 "precision": "bf16",
                 "ema": {"decay": 0.999},
             },
+            "data": {"mask": {"outside": 0.05}},
             "objective": {"prediction": "v_prediction", "timesteps": {"shift": 2.0}},
         },
         "costs": {
@@ -116,6 +117,9 @@ def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
     found = denoiser.account(record)
     assert "U-Net of 11.6 M parameters" in found["training"]
     assert "3,000 steps at batch 1024 = 3,072,000 pictures seen, AdamW 0.0015" in found["training"]
+    assert "v-prediction, unweighted but for masks (0.05 outside things, 1 on them), timesteps" in found["training"]
+    record["config"]["data"]["mask"] = None
+    assert "v-prediction, unweighted, timesteps" in denoiser.account(record)["training"]
     assert found["training"].endswith("ended by the clock; loss on held-out pictures 0.300.")
     assert found["cost"] == "denoiser 4 min (about 12,800 pictures a second)"
 

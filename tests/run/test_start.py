@@ -14,7 +14,7 @@ from inlay.methods import METHODS
 from inlay.run.check import check
 from inlay.run.config import RunConfig
 from inlay.run.directory import read_trace
-from inlay.run.job import execute
+from inlay.run.job import Silent, execute
 from inlay.run.load import validate
 from inlay.run.plan import make_plan
 from inlay.run.start import start_files
@@ -64,13 +64,9 @@ def test_training_goes_on_where_the_other_run_ended(make, first, tmp_path):
 
 
 def test_other_weights_of_the_base_are_told(make, first, tmp_path):
-    class Listener:
+    class Listener(Silent):
         def __init__(self):
             self.notes = []
-
-        def phase(self, text): ...
-        def progress(self, what, done, total): ...
-        def step(self, state): ...
 
         def note(self, text):
             self.notes.append(text)
@@ -101,11 +97,7 @@ def test_it_is_told_on_the_command_line(make, first, tmp_path, tiny_base, photos
 def test_a_run_is_resumed_only_from_the_same_start(make, first, tmp_path):
     class Stop(Exception): ...
 
-    class StopAt:
-        def phase(self, text): ...
-        def note(self, text): ...
-        def progress(self, what, done, total): ...
-
+    class StopAt(Silent):
         def step(self, state):
             if state.step == 3:
                 raise Stop

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from inlay.artifacts.files import read_tensors
 from inlay.artifacts.state import glance
 from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import METHODS, Method
-from inlay.run.attach import attach
+from inlay.run.attach import attach, take_over
 from inlay.run.merge import files_of, merge_into, read_sources
 from inlay.run.weights import base_name, load_whole
 
@@ -54,10 +53,7 @@ def load_adapted(
         sources, _ = read_sources([path for path, _ in folded], [one for _, one in folded], base_name(target), base)
         merge_into(base, sources)
     for attachment, (path, _) in zip(attach([method for _, method in kept], base, 0), kept, strict=True):
-        try:
-            attachment.load(read_tensors(path)[0])
-        except ArtifactError as error:
-            raise ArtifactError(f"{path}: {error}") from None
+        take_over(attachment, path)
     return base.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

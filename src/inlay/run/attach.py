@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from inlay.artifacts.files import read_tensors
 from inlay.base.contract import Base
 from inlay.base.prompts import Prompts
+from inlay.errors import ArtifactError
 from inlay.methods import Attachment, Method
 from inlay.randomness import derive
 
@@ -29,6 +32,20 @@ def attach(methods: Sequence[Method], base: Base, seed: int) -> list[Attachment]
     if base.prompts is not None and base.prompts.tokenizer is not None:
         introduce(attachments, base.prompts)
     return attachments
+
+
+def take_over(attachment: Attachment, path: Path) -> dict[str, str]:
+    """Let a method take over what a file holds; return the file's header.
+
+    Raises:
+        ArtifactError: the file cannot be read, or does not fit; nothing has changed then.
+    """
+    tensors, header = read_tensors(path)
+    try:
+        attachment.load(tensors)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    return header
 
 
 def introduce(attachments: Sequence[Attachment], prompts: Prompts) -> None:

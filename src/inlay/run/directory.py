@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inlay.artifacts.files import read_tensors
 from inlay.base.contract import Base
 from inlay.base.families import load_base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import Attachment, Method
-from inlay.run.attach import attach
+from inlay.run.attach import attach, take_over
 from inlay.run.config import JobConfig, PretrainConfig, RunConfig
 from inlay.run.layout import CLASS_IMAGES, PIPELINE, RUN_FILE, TRACE
 from inlay.run.load import read_run_file, validate
@@ -81,7 +80,7 @@ def load_run(directory: Path) -> tuple[Base, list[Attachment]]:
         raise ArtifactError(f"{directory}: tuned on another {config.base.model}; its weights have changed since")
     attachments = attach(config.methods, base, config.seed)
     for index, attachment in enumerate(attachments):
-        attachment.load(read_tensors(method_file(directory, index, attachment.method))[0])
+        take_over(attachment, method_file(directory, index, attachment.method))
     return base, attachments
 
 

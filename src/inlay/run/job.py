@@ -37,7 +37,7 @@ from inlay.run.load import to_yaml
 from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
 from inlay.run.record import command_line, hardware, now, versions, write_record
 from inlay.run.solver import make_solver
-from inlay.run.start import start, start_files, start_hashes
+from inlay.run.start import start
 from inlay.run.words import check_words
 from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
@@ -180,8 +180,8 @@ class Job:
             for note in self.prior.dataset.notes:
                 reporter.note(note)
         self.attachments = attach(config.methods, self.base, config.seed)
-        self.starts = start_files(config)
-        for note in start(self.attachments, self.starts, self.base):
+        self.start_hashes, notes = start(config, self.attachments, self.base)
+        for note in notes:
             reporter.note(note)
         self.base.to(accelerator.device)
         lowered = LOWERED[config.train.precision]
@@ -235,7 +235,7 @@ class Job:
         if self.prior is not None and self.main:
             save_contact_sheet(self.prior, directory / CLASS_IMAGES)
         before = self._draw_before()
-        given = [*self._data_hashes(), *start_hashes(self.starts)]
+        given = [*self._data_hashes(), *self.start_hashes.values()]
         run_hash = " ".join([config.identity(), *given, str(self.base.file_hash)])
         loop = Loop(
             config.train,
@@ -464,7 +464,7 @@ class Job:
                 "prior": self._prior_record(),
             },
             "base": {"name": self.base.name, "hash": self.base.file_hash, "prediction": self.base.prediction},
-            "start_from": dict(zip(map(str, self.starts), start_hashes(self.starts), strict=True)),
+            "start_from": self.start_hashes,
             "versions": versions(),
             "hardware": hardware(),
             "processes": self.accelerator.num_processes,

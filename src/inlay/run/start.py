@@ -11,6 +11,7 @@ from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.methods import Attachment
 from inlay.run.adapters import stored_method
+from inlay.run.attach import take_over
 from inlay.run.config import JobConfig, RunConfig
 from inlay.run.merge import files_of
 
@@ -58,40 +59,34 @@ def check_start(config: JobConfig, attachments: Sequence[Attachment]) -> None:
         ConfigError: as :func:`start_files`.
         ArtifactError: as :func:`start_files`; or names or shapes differ.
     """
-    files = start_files(config)
-    for attachment, path in zip(attachments, files, strict=bool(files)):
+    for attachment, path in zip(attachments, start_files(config), strict=False):  # one for each, or none
+        tensors, _ = read_tensors(path)
         try:
-            attachment.refuse_misfit(read_tensors(path)[0])
+            attachment.refuse_misfit(tensors)
         except ArtifactError as error:
             raise ArtifactError(f"start_from: {path}: {error}") from None
 
 
-def start(attachments: Sequence[Attachment], files: Sequence[Path], base: Base) -> list[str]:
-    """Let methods take over what the files hold; without files, nothing.
+def start(config: JobConfig, attachments: Sequence[Attachment], base: Base) -> tuple[dict[str, str], list[str]]:
+    """Let methods take over what they start from.
 
     Args:
-        attachments: to the base.
-        files: one for each, or none.
+        config: the job.
+        attachments: its methods, attached to the base.
         base: the base.
 
     Returns:
-        What the user should know: that a file was learned on other weights, which may be meant.
+        The sha256 of each file by its path; and what the user should know: that one was learned on other weights, which
+        may be meant.
 
     Raises:
-        ArtifactError: a file cannot be read, or does not fit this base.
+        ConfigError: as :func:`start_files`.
+        ArtifactError: as :func:`check_start`.
     """
-    notes = []
-    for attachment, path in zip(attachments, files, strict=bool(files)):
-        try:
-            tensors, header = read_tensors(path)
-            attachment.load(tensors)
-        except ArtifactError as error:
-            raise ArtifactError(f"start_from: {path}: {error}") from None
+    hashes, notes = {}, []
+    for attachment, path in zip(attachments, start_files(config), strict=False):  # one for each, or none
+        header = take_over(attachment, path)
+        hashes[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
         if header.get("inlay.base_hash") != str(base.file_hash):
             notes.append(f"start_from: {path} was learned on other weights than those of {base.name}")
-    return notes
-
-
-def start_hashes(files: Sequence[Path]) -> list[str]:
-    """Return the sha256, in hexadecimal, of each file."""
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return hashes, notes
