@@ -165,3 +165,5 @@ def test_what_does_not_fit_is_refused_before_any_work(make, first, tmp_path, tin
     cut.pop(next(iter(cut)))
     save_file(cut, foreign, metadata)
     assert "does not fit here" in refused(ArtifactError, start_from=str(foreign))
+    foreign.write_bytes(foreign.read_bytes()[:3000])
+    assert "foreign.safetensors: not a safetensors file" in refused(ArtifactError, start_from=str(foreign))

@@ -39,6 +39,7 @@ def start_files(config: JobConfig) -> list[Path]:
     for path, method in zip(files, config.methods, strict=True):
         stored = stored_method(path)
         if stored is None:
+            read_tensors(path)  # which says so of a broken file
             raise ArtifactError(
                 f"start_from: {path}: not a file that says how inlay made it; `inlay merge` folds files of other tools "
                 "into a base, which can be tuned"
