@@ -109,6 +109,13 @@ def test_what_cannot_be_compared_is_said(make_run, change, message):
     assert any(message in note for note in comparison.notes)
 
 
+def test_a_run_that_went_on_from_another_is_told(make_run):
+    notes = compare([make_run("one"), make_run("two", config={"start_from": ["runs/one"]})]).notes
+    assert [note for note in notes if "went on" in note] == [
+        "two went on from runs/one: its steps, pictures and seconds are those after."
+    ]
+
+
 def test_one_run_of_each_setting_is_said_and_several_seeds_are_not(make_run):
     places = [make_run("one"), make_run("two", {"name": "full"})]
     assert any("another seed might change places" in note for note in compare(places).notes)

@@ -35,6 +35,11 @@ def notes(runs: Sequence[Run]) -> list[str]:
             f"Run on {len(machines)} machines or with different threads: {_listed(machines, _machine_words)}. Seconds "
             "and memory compare the machines as well as the methods."
         )
+    said += [
+        f"{run.name} went on from {', '.join(run.config['start_from'])}: its steps, pictures and seconds are those after."
+        for run in runs
+        if run.config.get("start_from")
+    ]
     unfinished = [run for run in runs if not run.done]
     said += [f"{run.name}: {run.says}." for run in unfinished]
     settings = [_without_seed(run.config) for run in runs]
