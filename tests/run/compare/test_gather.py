@@ -112,7 +112,7 @@ def test_what_cannot_be_compared_is_said(make_run, change, message):
 def test_a_run_that_went_on_from_another_is_told(make_run):
     notes = compare([make_run("one"), make_run("two", config={"start_from": ["runs/one"]})]).notes
     assert [note for note in notes if "went on" in note] == [
-        "two went on from runs/one: its steps, pictures and seconds are those after."
+        "two went on from runs/one: its steps and seconds are those after."
     ]
 
 

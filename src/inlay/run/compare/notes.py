@@ -36,7 +36,7 @@ def notes(runs: Sequence[Run]) -> list[str]:
             "and memory compare the machines as well as the methods."
         )
     said += [
-        f"{run.name} went on from {', '.join(run.config['start_from'])}: its steps, pictures and seconds are those after."
+        f"{run.name} went on from {', '.join(run.config['start_from'])}: its steps and seconds are those after."
         for run in runs
         if run.config.get("start_from")
     ]
