@@ -13,6 +13,7 @@ RESULTS = Path("recipes/tabletop/results")
 TRAINED = ("autoencoder", "clip", "classifier")
 SHARED = "two CPU cores that other work shared"
 """What the base was made on where the figures name no GPU."""
+DIRECTIONS = {"image_to_text": "picture to text", "text_to_image": "text to picture"}
 
 
 def share(found: dict) -> str:
@@ -57,15 +58,16 @@ def shortfalls(quality: dict, machine: str) -> list[str]:
         quality: the measured figures.
         machine: what the base was trained on.
     """
-    retrieval = min(quality["retrieval"][key] for key in ("image_to_text", "text_to_image"))
-    aims = (
-        ("Class and colour are both right in", quality["samples"]["class_and_colour"]["value"], 0.8, "of the prompts"),
-        ("Retrieval in the worse direction is right in", retrieval, 0.9, "of the cases"),
-    )
-    limit = f"What limits it is time: few pictures were seen, on {machine}." if machine == SHARED else ""
+    both, retrieval = quality["samples"]["class_and_colour"]["value"], quality["retrieval"]
+    aims = [("Class and colour are both right in", both, 0.8, "of the prompts", 1.0)] + [
+        (f"Retrieval from {words} is right in", retrieval[key], 0.9, "of the cases", retrieval["at_most"][key])
+        for key, words in DIRECTIONS.items()
+    ]
+    limit = f" What limits it is time: few pictures were seen, on {machine}." if machine == SHARED else ""
     return [
-        f"- {what} {100 * value:.1f} % {whose}; the aim is {100 * aim:.0f} %. {limit}".rstrip()
-        for what, value, aim, whose in aims
+        f"- {what} {100 * value:.1f} % {whose}; the aim is {100 * aim:.0f} %"
+        + (f", which no reader could reach (see above).{limit}" if most < aim else f".{limit}")
+        for what, value, aim, whose, most in aims
         if value < aim
     ]
 
@@ -86,7 +88,11 @@ def card(results: Path) -> str:
     accuracy = judge["accuracy"]
     retrieval, codec = quality["retrieval"], quality["autoencoder"]
     rows = samples_lines(quality)
-    left, right = f"{100 * retrieval['image_to_text']:.1f}", f"{100 * retrieval['text_to_image']:.1f}"
+    retrieved = "\n".join(
+        f"| retrieval among 64 captions that differ, {words} | {100 * retrieval[key]:.1f} % | "
+        f"at most {100 * retrieval['at_most'][key]:.1f} % |"
+        for key, words in DIRECTIONS.items()
+    )
     return f"""---
 license: apache-2.0
 library_name: diffusers
@@ -138,15 +144,16 @@ Everything is made again by `recipes/tabletop/{script}`.
 | what | this model | real renders |
 |---|---|---|
 | autoencoder, mean PSNR of {codec["images"]} renders | {codec["psnr_mean"]:.2f} dB | |
-| retrieval among 64 captions that differ, picture to text | {left} % | |
-| the same, text to picture | {right} % | |
+{retrieved}
 {chr(10).join(rows)}
 
 Intervals are Wilson's at 95 %. The classifier's own accuracy on {judge["test_pictures"]} one-object test renders: class
 {100 * accuracy["class"]:.1f} %, colour {100 * accuracy["colour"]:.1f} %, both
 {100 * judge["accuracy_of_class_and_colour_together"]:.1f} %; a sample can be judged right no more often than renders
 are. The guidance was chosen on {quality["sweep"][0]["class"]["n"]} other prompts among
-{", ".join(str(row["guidance"]) for row in quality["sweep"])}.
+{", ".join(str(row["guidance"]) for row in quality["sweep"])}. Captions leave things out, so several fit one picture:
+*at most* is how often a reader would be right who knows every scene and how captions are worded
+(`recipes/tabletop/ceiling.py`).
 
 ## Limits
 

@@ -13,6 +13,7 @@ import autoencoder
 import clip
 import numpy as np
 import torch
+from ceiling import best_retrieval
 from classifier import ATTRIBUTES, Judge, load, truth
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from export import BASE
@@ -187,7 +188,9 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(args.base / "vae", dtype=torch.float32).to(device)
     quality: dict = {"steps": args.steps, "solver": "DPM-Solver++ (order 2)", "seed": SEED}
     quality["autoencoder"] = autoencoder.measure(vae, images[: args.renders])
-    quality["retrieval"] = retrieval(sampler, args.base, images[: args.renders], captions[: args.renders])
+    tested = captions[: args.renders]
+    quality["retrieval"] = retrieval(sampler, args.base, images[: args.renders], tested)
+    quality["retrieval"]["at_most"] = best_retrieval(tested, scenes[: args.renders], clip.groups(tested))
     print(json.dumps(quality, indent=1), flush=True)
 
     chosen = [k for k in range(TEST) if asks_class_and_colour(scenes[k], captions[k])][: args.prompts + args.sweep]

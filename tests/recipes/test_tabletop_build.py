@@ -91,6 +91,29 @@ def test_the_card_names_the_gpu_that_made_the_base(recipe_folder, tmp_path):
     assert "two" not in text.partition("Cost on")[2].partition("## Use")[0].replace("two objects", "")
 
 
+def test_the_card_says_which_aims_are_missed_and_which_nobody_could_reach(recipe_folder):
+    import card
+
+    quality = {
+        "samples": {"class_and_colour": {"value": 0.85}},
+        "retrieval": {
+            "image_to_text": 0.8,
+            "text_to_image": 0.7,
+            "at_most": {"image_to_text": 0.86, "text_to_image": 0.96},
+        },
+    }
+    assert card.shortfalls(quality, "one GPU") == [
+        "- Retrieval from picture to text is right in 80.0 % of the cases; the aim is 90 %, which no reader could "
+        "reach (see above).",
+        "- Retrieval from text to picture is right in 70.0 % of the cases; the aim is 90 %.",
+    ]
+    quality["samples"]["class_and_colour"]["value"] = 0.5
+    (first, *_) = card.shortfalls(quality, card.SHARED)
+    assert first.startswith(
+        "- Class and colour are both right in 50.0 % of the prompts; the aim is 80 %. What limits it"
+    )
+
+
 def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
     import denoiser
 

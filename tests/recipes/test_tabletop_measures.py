@@ -1,10 +1,15 @@
 """What the quality figures are computed with."""
 
+from collections import Counter
+from random import Random
+
 import numpy as np
 import pytest
 import torch
 
 from inlay.data.tabletop import World
+from inlay.data.tabletop.captions import caption
+from inlay.data.tabletop.scene import COLOURS
 
 
 def test_wilson_interval_agrees_with_the_published_example(recipe_folder):
@@ -30,6 +35,41 @@ def test_retrieval_counts_both_directions(recipe_folder):
     assert clip.retrieval(eye, eye, captions) == {"image_to_text": 1.0, "text_to_image": 1.0, "pairs": 64}
     swapped = eye[[1, 0, *range(2, 64)]]
     assert clip.retrieval(eye, swapped, captions)["image_to_text"] == 62 / 64
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_the_reader_of_captions_knows_how_often_each_is_said(recipe_folder, index):
+    import ceiling
+
+    scene, draws = World("test").describe(index)[0], 3000
+    draw = Random(index)
+    counts = Counter(ceiling.claims_of(caption(scene, draw)) for _ in range(draws))
+    chances = {claims: ceiling.chance(claims, scene) for claims in counts}
+    assert all(chances.values())  # what is said is so
+    assert 0.97 < sum(chances.values()) <= 1 + 1e-9
+    # n draws over k outcomes lie at most sqrt(k / n) / 2 from their chances, on average (Cauchy and Schwarz).
+    apart = sum(abs(counts[claims] / draws - chances[claims]) for claims in counts) / 2
+    assert apart < (len(counts) / draws) ** 0.5 / 2 + 0.01
+
+
+def test_a_caption_that_is_not_so_has_no_chance(recipe_folder):
+    import ceiling
+
+    scene = World("test").describe(0)[0]
+    thing = scene.things[0]
+    other = next(colour for colour in COLOURS if colour != thing.colour)
+    assert ceiling.chance(ceiling.claims_of(f"a photo of a {thing.colour} {thing.kind}"), scene) > 0
+    assert ceiling.chance(ceiling.claims_of(f"a photo of a {other} {thing.kind}"), scene) == 0
+    assert ceiling.chance(ceiling.claims_of(f"a {thing.kind} next to a cake"), scene) == 0
+
+
+def test_the_reader_guesses_where_several_captions_fit(recipe_folder):
+    import ceiling
+
+    scenes = [World("test").describe(0)[0]] * 2
+    thing = scenes[0].things[0]
+    captions = [f"a {thing.colour} {thing.kind}", f"a photo of a {thing.colour} {thing.kind}"]
+    assert ceiling.best_retrieval(captions, scenes, [[0, 1]]) == {"image_to_text": 0.5, "text_to_image": 0.5}
 
 
 def test_prompts_name_class_and_colour_of_one_plain_thing(recipe_folder):
