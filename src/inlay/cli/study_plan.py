@@ -91,7 +91,7 @@ def _print(plan: StudyPlan) -> None:
                 human_count(group.trainable_parameters),
                 "?" if group.steps is None else f"{group.steps:,}",
                 "?" if group.run_flops is None else human_count(group.run_flops),
-                ("" if group.measured else "about ") * (group.run_seconds is not None) + _seconds(group.run_seconds),
+                ("" if group.measured else "~") * (group.run_seconds is not None) + _seconds(group.run_seconds),
                 human_bytes(group.result_bytes),
             )
             for group in plan.groups
