@@ -109,7 +109,7 @@ def evaluate(
 
     from inlay.run.evaluation.evaluate import evaluate as measure
     from inlay.run.evaluation.target import Target
-    from inlay.run.job import Silent
+    from inlay.run.reporter import Silent
 
     first = Target.of(str(target), [Path(adapter) for adapter in adapters])
     second = Target.of(str(against)) if against is not None else None

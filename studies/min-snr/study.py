@@ -36,10 +36,11 @@ from inlay.randomness import derive
 from inlay.run.attach import attach
 from inlay.run.config import JobConfig, RunConfig
 from inlay.run.directory import load_run
-from inlay.run.job import Silent, execute
+from inlay.run.job import execute
 from inlay.run.load import validate
 from inlay.run.load_job import load_job
 from inlay.run.record import hardware, now, versions
+from inlay.run.reporter import Silent
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Progress
 from inlay.train.snapshots import combine, read_profiles, snapshots

@@ -11,8 +11,8 @@ from inlay.errors import ConfigError
 from inlay.run.analysis_pictures import draw_conflict
 from inlay.run.config import RunConfig
 from inlay.run.conflict import analyze_conflict, conclusion, cosines_between_draws
-from inlay.run.job import Silent
 from inlay.run.load import validate
+from inlay.run.reporter import Silent
 
 
 @pytest.fixture

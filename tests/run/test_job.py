@@ -202,7 +202,7 @@ def test_a_stack_trains_and_comes_back(make, tmp_path):
 
 
 def test_pretraining_starts_from_nothing_and_ends_in_a_pipeline(make, tmp_path, monkeypatch):
-    from inlay.run import job
+    from inlay.run import previews
 
     read_as = []
 
@@ -210,7 +210,7 @@ def test_pretraining_starts_from_nothing_and_ends_in_a_pipeline(make, tmp_path, 
         read_as.append(sampler_config(base)["prediction_type"])
         return sample(base, *arguments, **options)
 
-    monkeypatch.setattr(job, "sample", watched)
+    monkeypatch.setattr(previews, "sample", watched)
     denoiser = {
         "sample_size": 8,
         "block_out_channels": [16, 16],

@@ -14,9 +14,10 @@ from inlay.errors import ConfigError
 from inlay.objective.path import Path as NoisePath
 from inlay.run.analysis_pictures import draw_noise_difference
 from inlay.run.config import RunConfig
-from inlay.run.job import Silent, execute
+from inlay.run.job import execute
 from inlay.run.load import validate
 from inlay.run.noise_difference import analyze_noise_difference, conclusion, noise_difference, summary
+from inlay.run.reporter import Silent
 
 PROMPTS = ("a photo of sks dog", "a photo of dog")
 

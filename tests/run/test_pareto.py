@@ -7,9 +7,9 @@ from PIL import Image
 from inlay.objective.multitask import objective_value
 from inlay.run.analysis_pictures import draw_pareto
 from inlay.run.config import RunConfig
-from inlay.run.job import Silent
 from inlay.run.load import validate
 from inlay.run.pareto import OTHER_DRAW, analyze_pareto, conclusion, evaluate
+from inlay.run.reporter import Silent
 
 
 def grams(draws=3, bins=6, numbers=50):

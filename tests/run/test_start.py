@@ -14,9 +14,10 @@ from inlay.methods import METHODS
 from inlay.run.check import check
 from inlay.run.config import RunConfig
 from inlay.run.directory import read_trace
-from inlay.run.job import Silent, execute
+from inlay.run.job import execute
 from inlay.run.load import validate
 from inlay.run.plan import make_plan
+from inlay.run.reporter import Silent
 from inlay.run.start import start_files
 
 LORA = "pytorch_lora_weights.safetensors"

@@ -18,8 +18,9 @@ from inlay.objective.settings import Objective
 from inlay.run.accelerator import make_accelerator
 from inlay.run.check import check
 from inlay.run.config import JobConfig
-from inlay.run.job import Job, Reporter
+from inlay.run.job import Job
 from inlay.run.record import command_line, hardware, now, versions
+from inlay.run.reporter import Reporter
 from inlay.train.gradients import Compared, bin_gradients
 
 NUMBERS = 1_000_000

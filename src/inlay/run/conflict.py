@@ -19,8 +19,9 @@ from inlay.objective.timesteps import TimestepSampling, Uniform, Within
 from inlay.randomness import derive, stream
 from inlay.run.analysis import bin_edges, measure_gradients, measured_job, record_head
 from inlay.run.config import JobConfig
-from inlay.run.job import Job, Reporter
+from inlay.run.job import Job
 from inlay.run.record import now
+from inlay.run.reporter import Reporter
 from inlay.train.loop import Loop
 
 

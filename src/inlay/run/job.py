@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,35 +12,33 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 
-from inlay.artifacts.files import write_tensors, write_text, writing
+from inlay.artifacts.files import write_text, writing
 from inlay.base.contract import Base
 from inlay.base.families import load_base
-from inlay.base.sampling import initial_noise, sample, to_uint8
 from inlay.base.scratch import Scratch
 from inlay.base.settings import BaseSettings
 from inlay.data.dataset import Batch, Dataset, load_dataset
 from inlay.data.prior import Prior, given_pictures
 from inlay.data.sources import Loaded
-from inlay.data.views import center_view, pixels
-from inlay.methods import Method, merge_all
-from inlay.randomness import derive
 from inlay.run.accelerator import make_accelerator, trackers
 from inlay.run.attach import attach
 from inlay.run.check import check, check_length, overlong_note
 from inlay.run.class_images import prepare_prior, save_contact_sheet
 from inlay.run.classes import with_classes
 from inlay.run.config import JobConfig, RunConfig
-from inlay.run.directory import CLASS_IMAGES, PIPELINE, RUN_FILE, TRACE, alone_in, finished_run, method_file, read_trace
+from inlay.run.directory import CLASS_IMAGES, RUN_FILE, TRACE, alone_in, finished_run, read_trace
 from inlay.run.evaluation.during import Evaluation
 from inlay.run.load import to_yaml
-from inlay.run.pictures import Block, Row, draw_loss, grid, save_picture
+from inlay.run.pictures import draw_loss
+from inlay.run.previews import Previews
 from inlay.run.record import command_line, hardware, now, versions, write_record
-from inlay.run.solver import make_solver
+from inlay.run.reporter import Reporter, Silent
+from inlay.run.saving import save_result
 from inlay.run.start import start
 from inlay.run.words import check_words
 from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
-from inlay.train.loop import Loop, Losses, Outcome, Progress
+from inlay.train.loop import Loop, Losses, Outcome
 from inlay.train.precision import LOWERED, attention_kernel, autocast
 
 
@@ -51,35 +48,6 @@ class Loader(Protocol):
     def __call__(self, settings: BaseSettings, scratch: Scratch | None = None, seed: int = 0) -> Base:
         """Return the base; see :func:`inlay.base.families.load_base`."""
         ...
-
-
-class Reporter(Protocol):
-    """Told how a run goes. The command line draws progress bars; a library user may want silence."""
-
-    def phase(self, text: str) -> None:
-        """Something begins."""
-        ...
-
-    def note(self, text: str) -> None:
-        """The user should know this."""
-        ...
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Work before or after training goes on."""
-        ...
-
-    def step(self, state: Progress) -> None:
-        """A training step is done."""
-        ...
-
-
-class Silent:
-    """Says nothing."""
-
-    def phase(self, text: str) -> None: ...
-    def note(self, text: str) -> None: ...
-    def progress(self, what: str, done: int, total: int) -> None: ...
-    def step(self, state: Progress) -> None: ...
 
 
 @dataclass
@@ -202,16 +170,9 @@ class Job:
         for part in tuned:
             self.base.components[part].train()
         captions = list(dict.fromkeys(example.caption for example in dataset.examples))
-        prompts = config.preview.prompts or self._own_prompts(captions)
-        self.prompts = [prompt for prompt in prompts for _ in range(config.preview.pictures)]
+        self.previews = Previews(config.preview, self.base, dataset, captions, self.autocast, reporter)
         self._announce_overlong(captions)
         self._drawn: tuple[int, tuple[Batch, ...]] | None = None
-
-    def _own_prompts(self, captions: list[str]) -> list[str]:
-        """Return what to draw where the run file does not say it: some captions, or some classes in their order."""
-        if self.base.architecture.text_shape is not None:
-            return captions[:4]
-        return sorted(captions)[:10]
 
     def _announce_overlong(self, captions: list[str]) -> None:
         own = [self.prior.settings.prompt] if self.prior is not None else []
@@ -255,7 +216,7 @@ class Job:
         def after_step(step: int) -> None:
             if config.preview.every and step % config.preview.every == 0 and self.main:
                 with loop.averaged():
-                    self._preview(step)
+                    self.previews.save_step(step, directory / "previews" / f"step-{step:08d}.png")
 
         def held_out() -> torch.Tensor | None:
             with self.base.evaluating(), self.autocast():
@@ -349,24 +310,6 @@ class Job:
     def _data_hashes(self) -> list[str]:
         return [self.dataset.hash] if self.prior is None else [self.dataset.hash, self.prior.identity]
 
-    def _sample(self) -> torch.Tensor:
-        preview = self.config.preview
-        side = self.dataset.resolution
-        seeds = [derive(preview.seed, "preview", number) for number in range(preview.pictures)]
-        noise = initial_noise(self.base, seeds, (side, side))
-        noise = noise.repeat(len(self.prompts) // preview.pictures, 1, 1, 1)
-        with self.autocast():
-            return sample(
-                self.base,
-                self.prompts,
-                noise,
-                preview.steps,
-                preview.guidance,
-                preview.negative_prompt,
-                progress=lambda done, total: self.reporter.progress("drawing previews", done, total),
-                solver=make_solver(self.base, preview.sampler, preview.steps),
-            )
-
     def _draw_before(self) -> torch.Tensor | None:
         """Return the base's own pictures; None where there is no base to show."""
         if not self.main or self.config.scratch is not None:
@@ -374,67 +317,14 @@ class Job:
         with ExitStack() as stack:
             for attachment in self.attachments:
                 stack.enter_context(attachment.disabled())
-            return self._sample()
-
-    def _preview(self, step: int) -> None:
-        pictures = self._sample()
-        blocks = self._blocks(f"step {step}", pictures)
-        save_picture(grid(blocks), self.directory / "previews" / f"step-{step:08d}.png")
-
-    def _blocks(self, heading: str, pictures: torch.Tensor, before: torch.Tensor | None = None) -> list[Row]:
-        count = self.config.preview.pictures
-        rows = []
-        for first in range(0, len(self.prompts), count):
-            part = slice(first, first + count)
-            blocks = [] if before is None else [Block("before", list(before[part].numpy()))]
-            blocks.append(Block(heading, list(pictures[part].numpy())))
-            rows.append(Row(self.prompts[first] or "untold", blocks))
-        return rows
+            return self.previews.draw()
 
     def _finish(self, record: dict[str, Any], before: torch.Tensor | None) -> None:
         """Save the result, its samples and its loss curve."""
         self.reporter.phase("saving")
-        config, directory = self.config, self.directory
-        record["files"] = self._save_result(record)
-        record["costs"]["result_bytes"] = sum(_size(directory / name) for name in record["files"])
-        shown = self.dataset.examples[: 2 * config.preview.pictures]
-        squares = [pixels(example, center_view(example, self.dataset.size(example))) for example in shown]
-        training = [to_uint8(square[None])[0].numpy() for square in squares]
-        rows = [Row("pictures it was trained on", [Block(f"{len(shown)} of {len(self.dataset)}", training)])]
-        rows += self._blocks("after" if before is not None else "samples", self._sample(), before)
-        save_picture(grid(rows), directory / "samples.png")
-        draw_loss(read_trace(directory), directory / "loss.png")
-
-    def _save_result(self, record: dict[str, Any]) -> list[str]:
-        if any(method.result == "pipeline" for method in self.config.methods):
-            # Full tuning changed the base's own weights. What stacks on it is folded in: one model comes out.
-            merge_all(self.attachments)
-            unfinished = self.directory / f".{PIPELINE}.unfinished"
-            with writing(self.directory / PIPELINE):
-                for earlier in (unfinished, self.directory / PIPELINE):  # of a process that was killed just here
-                    shutil.rmtree(earlier, ignore_errors=True)
-                self.base.save_pipeline(unfinished)
-                os.replace(unfinished, self.directory / PIPELINE)
-            return [PIPELINE]
-        files = []
-        for index, attachment in enumerate(self.attachments):
-            path = method_file(self.directory, index, attachment.method)
-            write_tensors(
-                path, attachment.state(), {**attachment.metadata(), **self._metadata(attachment.method, record)}
-            )
-            files.append(str(path.relative_to(self.directory)))
-        return files
-
-    def _metadata(self, method: Method, record: dict[str, Any]) -> dict[str, str]:
-        return {
-            "inlay.version": record["versions"]["inlay"],
-            "inlay.method": method.model_dump_json(),
-            "inlay.base": self.config.base.model,
-            "inlay.base_hash": str(self.base.file_hash),
-            "inlay.config_hash": record["config_hash"],
-            "inlay.trigger": self.config.data.prompt or "",
-            "inlay.steps": str(record["costs"]["steps"]),
-        }
+        save_result(self.config, self.base, self.attachments, record, self.directory)
+        self.previews.save_samples(before, self.directory / "samples.png")
+        draw_loss(read_trace(self.directory), self.directory / "loss.png")
 
     def _record(self, started: str, outcome: Outcome, trainable: int) -> dict[str, Any]:
         config, dataset = self.config, self.dataset
@@ -497,9 +387,3 @@ class Job:
             "drawn": len(shown) - self.prior.given,
             "skipped": [skipped._asdict() for skipped in shown.skipped],
         }
-
-
-def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size

@@ -30,8 +30,8 @@ from inlay.run.compare.gather import Run, gather
 from inlay.run.compare.settings import method_labels
 from inlay.run.config import RunConfig
 from inlay.run.directory import load_run, read_config
-from inlay.run.job import Reporter
 from inlay.run.record import command_line, hardware, now, versions
+from inlay.run.reporter import Reporter
 from inlay.train.noise_path import noise_path
 
 TIMESTEPS = (100, 300, 500, 700, 900)

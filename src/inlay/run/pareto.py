@@ -16,8 +16,8 @@ from inlay.objective.multitask import SOLVERS, bin_shares, objective_value
 from inlay.objective.weighting import FIXED, weight_table
 from inlay.run.analysis import bin_edges, measure_gradients, measured_job, record_head
 from inlay.run.config import JobConfig
-from inlay.run.job import Reporter
 from inlay.run.record import now
+from inlay.run.reporter import Reporter
 
 LAMBDAS = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """In units of the mean squared gradient. Above about 0.1 the second term decides, and equal weights win."""

@@ -62,7 +62,8 @@ def probe(config: JobConfig, plan: Plan) -> Probe:
     """
     from inlay.data.dataset import load_dataset
     from inlay.run.accelerator import make_accelerator
-    from inlay.run.job import Job, Silent
+    from inlay.run.job import Job
+    from inlay.run.reporter import Silent
     from inlay.train.loop import Loop, Progress
 
     dataset = load_dataset(config.data, plan.effective.resolution_pixels, config.seed, plan.effective.multiple_pixels)

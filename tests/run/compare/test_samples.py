@@ -7,9 +7,10 @@ from inlay.errors import ConfigError
 from inlay.run.compare.gather import gather
 from inlay.run.compare.samples import Wanted, draw_anew, own_previews
 from inlay.run.config import RunConfig
-from inlay.run.job import Silent, execute
+from inlay.run.job import execute
 from inlay.run.load import validate
 from inlay.run.pictures import Block, Row, grid, read_grid, save_picture
+from inlay.run.reporter import Silent
 
 from .conftest import PROMPTS, flat_picture
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from inlay.base.contract import Base
-    from inlay.run.job import Reporter
+    from inlay.run.reporter import Reporter
 
 DRAW_ANEW = "`inlay compare --draw` draws with the models"
 

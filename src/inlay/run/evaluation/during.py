@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,27 +21,12 @@ from inlay.run.evaluation.figures import finite, loss_details
 from inlay.run.evaluation.leave_one_out import leave_one_out
 from inlay.run.evaluation.watch import Keeper, Watch, described, is_better
 from inlay.run.pictures import Block, Row, grid, save_picture
+from inlay.run.reporter import Reporter
 
 EVALUATION = "evaluation.json"
 PICTURES = "evaluation.png"
 ROWS = 12
 """Prompts that the overview shows."""
-
-
-class Reporter(Protocol):
-    """Told how it goes."""
-
-    def phase(self, text: str) -> None:
-        """Something begins."""
-        ...
-
-    def note(self, text: str) -> None:
-        """The user should know this."""
-        ...
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Work goes on."""
-        ...
 
 
 class Evaluation:

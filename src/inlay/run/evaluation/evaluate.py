@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,25 +30,10 @@ from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.run.evaluation.target import Target
 from inlay.run.pictures import save_picture
 from inlay.run.record import command_line, now, versions
+from inlay.run.reporter import Reporter
 
 FEW = 20
 """Pictures below which even an unbiased figure has so wide an interval that it seldom decides anything."""
-
-
-class Reporter(Protocol):
-    """Told how it goes."""
-
-    def phase(self, text: str) -> None:
-        """Something begins."""
-        ...
-
-    def note(self, text: str) -> None:
-        """The user should know this."""
-        ...
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Work goes on."""
-        ...
 
 
 @dataclass

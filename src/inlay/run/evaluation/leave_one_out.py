@@ -6,7 +6,7 @@ import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -17,17 +17,10 @@ from inlay.metrics.intervals import of_mean
 from inlay.metrics.measure import Measure
 from inlay.run.config import JobConfig, PreviewSettings
 from inlay.run.evaluation.figures import details, finite
+from inlay.run.reporter import Reporter, Silent
 
 FOLDS = 20
 """Pictures up to which it is done: more can be held out (`data.validation`)."""
-
-
-class Reporter(Protocol):
-    """Told how it goes."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Work goes on."""
-        ...
 
 
 def leave_one_out(
@@ -75,7 +68,7 @@ def leave_one_out(
 def _train_without(config: JobConfig, dataset: Dataset, number: int, steps: int) -> dict[int, float] | None:
     """Return the loss on a picture by step of a training without it; None where the user stopped it."""
     from inlay.run.accelerator import make_accelerator
-    from inlay.run.job import Job, Silent  # which needs this module
+    from inlay.run.job import Job  # which needs this module
 
     examples = list(dataset.examples)
     left_out = examples.pop(number)
