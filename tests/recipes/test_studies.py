@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from inlay.methods.adapter import PAIRS
+from inlay.run.load_job import load_job
 from inlay.study.cells import expand
 from inlay.study.outline import Outlines
 from inlay.study.settings import read_study
@@ -65,3 +66,15 @@ def test_seven_methods_with_as_many_tuning_runs_each(name):
     assert len(expansion.tuning) == 7 * len(study.tuning.levels)
     assert all(cell.config.evaluate is None and cell.config.data.validation for cell in expansion.tuning)
     assert all(cell.config.evaluate is not None for cell in expansion.main)
+
+
+def test_targets_and_weightings_of_the_embedded_base_are_compared_in_its_recipe_s_form():
+    cells = expand(read_study(ROOT / "studies/weighting/study.yaml")).main
+    compared = {(cell.config.objective.prediction, cell.config.objective.weighting.name) for cell in cells}
+    assert compared == {(target, name) for target in ("epsilon", "v_prediction") for name in ("plain", "min_snr")}
+    assert len(cells) == 4 * 3
+    recipe = load_job(ROOT / "recipes/tabletop/denoiser.yaml", [])
+    for cell in cells:
+        assert cell.config.data.mask == recipe.data.mask
+        assert cell.config.objective.timesteps == recipe.objective.timesteps
+        assert cell.config.train.learning_rate == recipe.train.learning_rate
