@@ -83,13 +83,15 @@ def main() -> None:
         if clip.exists():
             export_clip(clip, made)
             break
-    trained = BUILD / "denoiser" / "pipeline"
-    if (trained / "unet").exists():
-        UNet2DConditionModel.from_pretrained(trained / "unet").half().save_pretrained(made / "unet")
-        # What the denoiser predicts is known from its training.
-        DDIMScheduler.from_pretrained(trained / "scheduler").save_pretrained(made / "scheduler")
-    elif not (args.base / "scheduler").exists():
-        SCHEDULER.save_pretrained(made / "scheduler")
+    for trained in (BUILD / "finish" / "pipeline", BUILD / "denoiser" / "pipeline"):
+        if (trained / "unet").exists():
+            UNet2DConditionModel.from_pretrained(trained / "unet").half().save_pretrained(made / "unet")
+            # What the denoiser predicts is known from its training.
+            DDIMScheduler.from_pretrained(trained / "scheduler").save_pretrained(made / "scheduler")
+            break
+    else:
+        if not (args.base / "scheduler").exists():
+            SCHEDULER.save_pretrained(made / "scheduler")
     (made / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
     put_in_place(made, args.base)
     total = sum(path.stat().st_size for path in args.base.rglob("*") if path.is_file())

@@ -86,7 +86,7 @@ diffusers.AutoencoderKL.from_pretrained(sys.argv[1]).half().save_pretrained(sys.
       output=$BUILD/warm
 }
 
-rm -rf $LOGS $BUILD/{early,warm,autoencoder,clip,clip-refined,classifier,denoiser} $RESULTS/clip-refined.json
+rm -rf $LOGS $BUILD/{early,warm,autoencoder,clip,clip-refined,classifier,denoiser,finish} $RESULTS/clip-refined.json
 mkdir -p $LOGS
 : >$LOGS/stages.txt
 trap collect EXIT

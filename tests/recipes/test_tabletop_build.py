@@ -145,6 +145,15 @@ def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
     assert "v-prediction, unweighted, timesteps" in denoiser.account(record)["training"]
     assert found["training"].endswith("ended by the clock; loss on held-out pictures 0.300.")
     assert found["cost"] == "denoiser 4 min (about 12,800 pictures a second)"
+    finish = {
+        "config": {"data": {"mask": {"outside": 0.5}}, "train": {"learning_rate": 4e-4}},
+        "costs": {"steps": 100, "images_seen": 12_800, "training_seconds": 120.0},
+    }
+    both = denoiser.account(record, finish)
+    assert both["training"].endswith(
+        "Then `finish.yaml`: 100 steps = 12,800 pictures with 0.5 outside things and all timesteps alike, from 0.0004."
+    )
+    assert both["cost"] == found["cost"] + " and 2 min to finish"
 
 
 def test_the_script_for_gpus_is_sound_and_asks_for_options_that_exist(recipe_folder):
