@@ -355,7 +355,7 @@ class Loop:
         if self.total_steps is not None:
             left.append(seconds / step * (self.total_steps - step))
         if self.settings.minutes is not None:
-            left.append(self.settings.minutes * 60 - seconds)
+            left.append(max(0.0, self.settings.minutes * 60 - seconds))
         return min(left, default=None)
 
     def _save(self, step: int, seconds: float, smoothed: float) -> None:
