@@ -7,69 +7,43 @@ takes what is likeliest by the chances in `inlay.data.tabletop.captions`, and no
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from inlay.data.tabletop import Scene
-from inlay.data.tabletop.captions import FROM, ON, WHEN, WHERE
-from inlay.data.tabletop.scene import ACCESSORIES, CLASSES, COLOURS, PATTERNS, Thing
+from inlay.data.tabletop.asked import stated
+from inlay.data.tabletop.captions import FROM
+from inlay.data.tabletop.scene import ACCESSORIES, COLOURS, Thing
 
 RELATION = re.compile(r" (?:to the )?(left of|right of|and|next to) ")
-VALUES = {
-    phrase: (name, value)
-    for name, table in {"surface": ON, "time": WHEN, "viewpoint": FROM, "position": WHERE}.items()
-    for value, phrases in table.items()
-    for phrase in ([phrases] if isinstance(phrases, str) else phrases)
-}
-PHRASE = re.compile("|".join(rf"\b{phrase}\b" for phrase in sorted(VALUES, key=len, reverse=True)))
-"""The longest first: "on a table made of wood" before "on a table"."""
-
-
-@dataclass(frozen=True)
-class ThingClaims:
-    """What a caption says of one thing; None where it says nothing."""
-
-    kind: str
-    size: str | None
-    colour: str | None
-    pattern: str | None
-    accessory: tuple[str, str] | None
-    """What is worn, and its colour."""
+WORN = re.compile(rf"\b(?:{'|'.join(COLOURS)}) (?:{'|'.join(ACCESSORIES)})\b")
+PLACE = ("surface", "time", "viewpoint", "position")
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a caption says, however it words it."""
+    """What a caption says, however it words it: attributes as `stated` names them, with their values."""
 
-    things: tuple[ThingClaims, ...]
-    """From left to right, where there are two."""
+    things: tuple[frozenset[tuple[str, str]], ...]
+    """Of each thing, also what is `worn` ("blue hat"); from left to right, where there are two."""
     place: frozenset[tuple[str, str]]
-    """Surface, time, viewpoint and position, as far as they are named."""
-
-
-def claims_of_thing(text: str) -> ThingClaims:
-    """Return what a phrase such as "a large red mug with a blue hat" says."""
-    words = text.split()
-    kind = next(word for word in words if word in CLASSES)
-    before, after = words[: words.index(kind)], words[words.index(kind) + 1 :]
-
-    def named(allowed: tuple[str, ...]) -> str | None:
-        return next((word for word in before if word in allowed), None)
-
-    size = named(("small", "large", "big"))
-    worn = next(((word, after[place - 1]) for place, word in enumerate(after) if word in ACCESSORIES), None)
-    return ThingClaims(kind, "large" if size == "big" else size, named(COLOURS), named(PATTERNS), worn)
+    """Of the scene, those of `PLACE`."""
 
 
 def claims_of(caption: str) -> Claims:
     """Return what a caption of the parts "train" and "test" says."""
-    place = frozenset(VALUES[phrase] for phrase in PHRASE.findall(caption))
-    first, relation, *second = [*RELATION.split(PHRASE.sub("", caption)), ""]
-    if not relation:
-        return Claims((claims_of_thing(first),), place)
-    things = claims_of_thing(first), claims_of_thing(second[0])
-    return Claims(things[::-1] if relation == "right of" else things, place)
+    first, *rest = RELATION.split(caption.replace("two things", ""))
+    # "and" and "next to" name things from left to right.
+    texts = [first] if not rest else [rest[1], first] if rest[0] == "right of" else [first, rest[1]]
+    things, place = [], set()
+    for text in texts:
+        found = stated(text)
+        place |= {(name, found.pop(name)) for name in PLACE if name in found}
+        worn = WORN.search(text)
+        things.append(frozenset((found | ({"worn": worn.group()} if worn else {})).items()))
+    return Claims(tuple(things), frozenset(place))
 
 
 def said(claim: object, truth: object, chance: float) -> float:
@@ -79,17 +53,17 @@ def said(claim: object, truth: object, chance: float) -> float:
     return chance if claim == truth else 0.0
 
 
-def chance_of_thing(claims: ThingClaims, thing: Thing, detail: float, wear: float) -> float:
+def chance_of_thing(claims: Mapping[str, str], thing: Thing, detail: float, wear: float) -> float:
     """Return the chance that a caption names a thing like this; see `captions.name_thing`."""
-    if claims.kind != thing.kind:
+    if claims["class"] != thing.kind:
         return 0.0
-    plain = thing.pattern == "plain"
-    worn = None if thing.accessory is None else (thing.accessory, thing.accessory_colour)
+    worn = f"{thing.accessory_colour} {thing.accessory}"
+    patterned = 0.06 if thing.pattern == "plain" else detail
     return (
-        said(claims.size, thing.size, 0.85 * detail if thing.size != "medium" else 0.0)
-        * said(claims.colour, thing.colour, detail if thing.colour is not None else 0.0)
-        * said(claims.pattern, thing.pattern, (0.06 if plain else detail) if thing.colour is not None else 0.0)
-        * said(claims.accessory, worn, wear if worn is not None else 0.0)
+        said(claims.get("size"), thing.size, 0.85 * detail if thing.size != "medium" else 0.0)
+        * said(claims.get("colour"), thing.colour, detail if thing.colour is not None else 0.0)
+        * said(claims.get("pattern"), thing.pattern, patterned if thing.colour is not None else 0.0)
+        * said(claims.get("worn"), worn, wear if thing.accessory is not None else 0.0)
     )
 
 
@@ -100,24 +74,24 @@ def chance(claims: Claims, scene: Scene) -> float:
     """
     if len(claims.things) != len(scene.things):
         return 0.0
-    place = dict(claims.place)
+    place, things = dict(claims.place), [dict(one) for one in claims.things]
     here = said(place.get("surface"), scene.surface, 0.62) * said(place.get("time"), scene.time, 0.5)
     seen = 0.6 if scene.viewpoint in FROM else 0.0
-    if len(scene.things) == 2:
+    if len(things) == 2:
         # Of the four wordings the last never tells the viewpoint, and the others seldom.
         here *= said(place.get("viewpoint"), scene.viewpoint, 0.85 * 0.4 * seen)
-        pairs = list(zip(claims.things, scene.things, strict=True))
+        pairs = list(zip(things, scene.things, strict=True))
         return here * sum(
             share * np.prod([chance_of_thing(*pair, detail, 0.5) for pair in pairs])
             for share, detail in ((0.2, 0.5), (0.8, 0.8))
         )
-    (said_of,), (thing,) = claims.things, scene.things
+    (named,), (thing,) = things, scene.things
     here *= said(place.get("viewpoint"), scene.viewpoint, seen)
     here *= said(place.get("position"), thing.position, 0.15 if thing.position == "centre" else 0.5)
-    full = here * chance_of_thing(said_of, thing, 0.85, 1.0)
-    if claims.place or said_of.size or said_of.pattern or said_of.accessory or said_of.kind != thing.kind:
-        return 0.86 * full
-    return 0.86 * full + 0.14 * said(said_of.colour, thing.colour, 0.5 if thing.colour is not None else 0.0)
+    full = 0.86 * here * chance_of_thing(named, thing, 0.85, 1.0)
+    if place or named.keys() - {"class", "colour"} or named["class"] != thing.kind:
+        return full
+    return full + 0.14 * said(named.get("colour"), thing.colour, 0.5 if thing.colour is not None else 0.0)
 
 
 def best_retrieval(captions: list[str], scenes: list[Scene], groups: list[list[int]]) -> dict:

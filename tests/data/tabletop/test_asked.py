@@ -3,7 +3,7 @@
 import pytest
 
 from inlay.data.tabletop import World
-from inlay.data.tabletop.asked import asked
+from inlay.data.tabletop.asked import asked, stated
 
 
 def truth(scene):
@@ -22,7 +22,7 @@ def truth(scene):
 
 def test_what_captions_of_one_thing_ask_for_is_what_the_scene_shows():
     world = World("test")
-    stated: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for index in range(3000):
         scene, caption = world.describe(index)
         found = asked(caption)
@@ -32,9 +32,9 @@ def test_what_captions_of_one_thing_ask_for_is_what_the_scene_shows():
         assert found.items() <= truth(scene).items(), caption
         assert "class" in found, caption
         for name in found:
-            stated[name] = stated.get(name, 0) + 1
-    assert set(stated) == {"class", "colour", "pattern", "size", "position", "surface", "time", "viewpoint"}
-    assert min(stated.values()) > 100
+            counts[name] = counts.get(name, 0) + 1
+    assert set(counts) == {"class", "colour", "pattern", "size", "position", "surface", "time", "viewpoint"}
+    assert min(counts.values()) > 100
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,9 @@ def test_what_captions_of_one_thing_ask_for_is_what_the_scene_shows():
 )
 def test_prompts_in_the_captions_manner(prompt, wanted):
     assert asked(prompt) == wanted
+
+
+def test_a_toy_s_colour_is_stated_but_not_asked_for():
+    assert stated("a red sks toy") == {"class": "toy", "colour": "red"}
+    assert asked("a red sks toy") == {"class": "toy"}
+    assert stated("a red ball") == asked("a red ball") == {"class": "ball", "colour": "red"}

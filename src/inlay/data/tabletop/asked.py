@@ -14,6 +14,14 @@ _STRANGE = {"golden", "sketch", "drawing", *VEHICLES}
 
 
 def asked(prompt: str) -> dict[str, str]:
+    """Return what :func:`stated` does but a toy's colour: most have several, so a judge cannot look for one."""
+    found = stated(prompt)
+    if found.get("class") == "toy":
+        found.pop("colour", None)
+    return found
+
+
+def stated(prompt: str) -> dict[str, str]:
     """Return the attributes that a prompt of one thing states, by name; empty where it asks for more, or for none.
 
     Args:
@@ -21,8 +29,7 @@ def asked(prompt: str) -> dict[str, str]:
             word for a subject, are passed over.
 
     Returns:
-        Some of `class`, `colour`, `pattern`, `size`, `position`, `surface`, `time` and `viewpoint`. A toy's
-        colours are left out: it has several.
+        Some of `class`, `colour`, `pattern`, `size`, `position`, `surface`, `time` and `viewpoint`.
     """
     text = " ".join(re.findall(r"[a-z]+", prompt.lower()))
     found: dict[str, str] = {}
@@ -39,7 +46,7 @@ def asked(prompt: str) -> dict[str, str]:
     for word in before:
         if word in _SIZES:
             found["size"] = _SIZES[word]
-        elif word in COLOURS and things[0] != "toy":
+        elif word in COLOURS:
             found["colour"] = word
         elif word in PATTERNS:
             found["pattern"] = word
