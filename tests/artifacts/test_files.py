@@ -5,7 +5,7 @@ import stat
 import pytest
 import torch
 
-from inlay.artifacts.files import read_tensors, write_atomically, write_json, write_tensors, write_text
+from inlay.artifacts.files import bytes_of, read_tensors, write_atomically, write_json, write_tensors, write_text
 from inlay.errors import ArtifactError
 
 
@@ -68,3 +68,10 @@ def test_what_is_no_tensor_file_is_refused_by_name(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 3)
     with pytest.raises(ArtifactError, match=r"broken.safetensors: not a safetensors file"):
         read_tensors(tmp_path / "broken.safetensors")
+
+
+def test_bytes_are_those_of_a_file_or_of_all_in_a_folder(tmp_path):
+    write_text(tmp_path / "a" / "one.txt", "123")
+    write_text(tmp_path / "a" / "b" / "two.txt", "4567")
+    assert bytes_of(tmp_path / "a" / "one.txt") == 3
+    assert bytes_of(tmp_path / "a") == 7

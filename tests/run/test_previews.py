@@ -5,13 +5,13 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
 from inlay.data.dataset import load_dataset
 from inlay.run.config import PreviewSettings, RunConfig
 from inlay.run.load import validate
+from inlay.run.pictures import read_grid
 from inlay.run.previews import Previews
 from inlay.run.reporter import Silent
 
@@ -53,11 +53,21 @@ def test_each_prompt_begins_from_the_same_noise_each_time(previews):
     assert torch.equal(previews(prompts=("a dog",), pictures=2).draw(), drawn[:2])
 
 
-def test_samples_show_pictures_before_and_after(previews, tmp_path):
+def test_samples_show_training_pictures_and_each_prompt_before_and_after(previews, tmp_path):
+    made = previews(prompts=("a dog", "a cat"), pictures=1)
+    before, after = torch.zeros(2, 32, 32, 3, dtype=torch.uint8), made.draw()
+    made.save_samples(before, tmp_path / "both.png")
+    shown = read_grid(tmp_path / "both.png")
+    trained = shown.pop(("pictures it was trained on", "2 of 6"))
+    assert len(trained) == 2
+    assert list(shown) == [(text, when) for text in ("a dog", "a cat") for when in ("before", "after")]
+    assert not shown["a dog", "before"][0].any()
+    assert np.array_equal(shown["a cat", "after"][0], after[1])
+
+
+def test_samples_of_a_run_from_scratch_and_of_a_step_show_no_before(previews, tmp_path):
     made = previews(pictures=1)
-    made.save_samples(None, tmp_path / "alone.png")
-    made.save_samples(torch.zeros_like(made.draw()), tmp_path / "both.png")
+    made.save_samples(None, tmp_path / "samples.png")
+    assert list(read_grid(tmp_path / "samples.png"))[1:] == [("a dog", "samples")]
     made.save_step(3, tmp_path / "steps" / "step.png")
-    alone, both = (np.asarray(Image.open(tmp_path / name)) for name in ("alone.png", "both.png"))
-    assert both.shape[1] > alone.shape[1] or both.shape[0] > alone.shape[0]
-    assert (tmp_path / "steps" / "step.png").exists()
+    assert list(read_grid(tmp_path / "steps" / "step.png")) == [("a dog", "step 3")]

@@ -51,6 +51,13 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
+def bytes_of(path: Path) -> int:
+    """Return the size of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from inlay.artifacts.files import bytes_of
 from inlay.cli.console import console, emit_json, human_bytes
 
 
@@ -43,7 +44,7 @@ def command(
 def report(path: Path, before: str, after: str, json: bool) -> None:
     """Say what was written."""
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    size = sum(one.stat().st_size for one in files)
+    size = bytes_of(path)
     if json:
         emit_json({"path": str(path), "from": before, "format": after, "bytes": size, "files": [str(f) for f in files]})
         return

@@ -14,6 +14,7 @@ from torch import Tensor
 from inlay.artifacts.a1111_hypernetwork import HypernetworkFile
 from inlay.artifacts.blueprint import Blueprint, file_name
 from inlay.artifacts.embeddings import Embeddings
+from inlay.artifacts.files import bytes_of
 from inlay.artifacts.formats import FORMATS, recognise
 from inlay.artifacts.inspection import (
     TEXT_WIDTHS,
@@ -83,7 +84,7 @@ def _file(path: Path, base: str | None, loaded: Base | None) -> Inspection:
     names, header = glance(path) if path.is_file() else ([], {})
     if any(name.startswith(CHECKPOINT) for name in names):
         return _model(path, loaded)
-    blank = Inspection(path, _size(path), "", "", (), {})
+    blank = Inspection(path, bytes_of(path), "", "", (), {})
     tensors = None if loaded is None else _tensors(loaded)
     try:
         name = recognise(path)
@@ -135,7 +136,7 @@ def _model(path: Path, loaded: Base | None) -> Inspection:
     precisions, parts = _stored(files)
     blank = Inspection(
         path,
-        _size(path),
+        bytes_of(path),
         "original checkpoint" if path.is_file() else "diffusers pipeline",
         "whole model",
         tuple(Strength(part, "whole", count, None) for part, count in parts.items()),
@@ -193,9 +194,3 @@ def _tensors(base: Base) -> dict[str, Tensor]:
             layer, _, kind = name.rpartition(".")
             found[f"{file_name(part, layer)}.{kind}"] = parameter.detach()
     return found
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

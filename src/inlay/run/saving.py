@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inlay.artifacts.files import write_tensors, writing
+from inlay.artifacts.files import bytes_of, write_tensors, writing
 from inlay.base.contract import Base
 from inlay.methods import Attachment, merge_all
 from inlay.run.config import JobConfig
@@ -48,7 +48,7 @@ def save_result(
             write_tensors(path, attachment.state(), described)
             paths.append(path)
     record["files"] = [str(path.relative_to(directory)) for path in paths]
-    record["costs"]["result_bytes"] = sum(map(_size, paths))
+    record["costs"]["result_bytes"] = sum(map(bytes_of, paths))
 
 
 def _metadata(config: JobConfig, base: Base, attachment: Attachment, record: dict[str, Any]) -> dict[str, str]:
@@ -61,9 +61,3 @@ def _metadata(config: JobConfig, base: Base, attachment: Attachment, record: dic
         "inlay.trigger": config.data.prompt or "",
         "inlay.steps": str(record["costs"]["steps"]),
     }
-
-
-def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
