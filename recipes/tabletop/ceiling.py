@@ -6,6 +6,7 @@ takes what is likeliest by the chances in `inlay.data.tabletop.captions`, and no
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def chance(claims: Claims, scene: Scene) -> float:
         here *= said(place.get("viewpoint"), scene.viewpoint, 0.85 * 0.4 * seen)
         pairs = list(zip(things, scene.things, strict=True))
         return here * sum(
-            share * np.prod([chance_of_thing(*pair, detail, 0.5) for pair in pairs])
+            share * math.prod(chance_of_thing(*pair, detail, 0.5) for pair in pairs)
             for share, detail in ((0.2, 0.5), (0.8, 0.8))
         )
     (named,), (thing,) = things, scene.things

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,20 +83,19 @@ def _print(plan: StudyPlan) -> None:
         if len(shown) > REASONS:
             rest = sum(one.count for one in shown[REASONS:])
             console.print(f"and {rest:,} for {len(shown) - REASONS} other reasons (--json has all)\n")
+    alike: Counter[tuple[str, ...]] = Counter()  # groups differ in more than what is shown here
+    for group in plan.groups:
+        shown = (
+            human_count(group.trainable_parameters),
+            "?" if group.steps is None else f"{group.steps:,}",
+            "?" if group.run_flops is None else human_count(group.run_flops),
+            ("" if group.measured else "~") * (group.run_seconds is not None) + _seconds(group.run_seconds),
+            human_bytes(group.result_bytes),
+        )
+        alike[group.name, *shown] += group.cells
     print_table(
         ["of equal cost", ">runs", ">trained", ">steps", ">FLOPs", ">a run", ">file"],
-        [
-            (
-                group.name,
-                f"{group.cells:,}",
-                human_count(group.trainable_parameters),
-                "?" if group.steps is None else f"{group.steps:,}",
-                "?" if group.run_flops is None else human_count(group.run_flops),
-                ("" if group.measured else "~") * (group.run_seconds is not None) + _seconds(group.run_seconds),
-                human_bytes(group.result_bytes),
-            )
-            for group in plan.groups
-        ],
+        [(name, f"{cells:,}", *shown) for (name, *shown), cells in alike.items()],
     )
     speed = "" if plan.speed_flops_per_second is None else f"{human_count(plan.speed_flops_per_second)}FLOP/s, "
     rows = [
