@@ -167,4 +167,4 @@ def test_what_does_not_fit_is_refused_before_any_work(make, first, tmp_path, tin
     save_file(cut, foreign, metadata)
     assert "does not fit here" in refused(ArtifactError, start_from=str(foreign))
     foreign.write_bytes(foreign.read_bytes()[:3000])
-    assert "foreign.safetensors: not a safetensors file" in refused(ArtifactError, start_from=str(foreign))
+    assert f"start_from: {foreign}: not a safetensors file" in refused(ArtifactError, start_from=str(foreign))

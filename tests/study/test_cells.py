@@ -85,8 +85,9 @@ def test_a_level_that_is_nowhere_is_a_mistake(tiny_base, photos):
         expand(make(tiny_base, photos, factors={"method.scale": [1, "-"]}))
     data = stated(tiny_base, photos)
     data["run"]["method"]["widht"] = 3
-    with pytest.raises(ConfigError, match=r"no combination can be run:\n.*did you mean 'width'"):
+    with pytest.raises(ConfigError, match=r"no combination can be run:\n.*did you mean 'width'") as caught:
         expand(validate(Study, data))
+    assert str(caught.value).count("widht") == 1  # not once for every level
 
 
 def test_sizes_are_solved_for_equal_parameters(tiny_base, photos):

@@ -9,7 +9,7 @@ from pathlib import Path
 from inlay.artifacts.files import read_tensors
 from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
-from inlay.methods import Attachment
+from inlay.methods import Attachment, Method
 from inlay.run.adapters import stored_method
 from inlay.run.attach import take_over
 from inlay.run.config import JobConfig, RunConfig
@@ -37,20 +37,27 @@ def start_files(config: JobConfig) -> list[Path]:
             f"{', '.join(method.name for method in config.methods)}; give one for each, in their order"
         )
     for path, method in zip(files, config.methods, strict=True):
-        stored = stored_method(path)
-        if stored is None:
-            read_tensors(path)  # which says so of a broken file
-            raise ArtifactError(
-                f"start_from: {path}: not a file that says how inlay made it; `inlay merge` folds files of other tools "
-                "into a base, which can be tuned"
-            )
-        if stored.name != method.name:
-            raise ArtifactError(f"start_from: {path}: holds {stored.name}, but the method is {method.name}")
-        theirs, ours = stored.model_dump(mode="json"), method.model_dump(mode="json")
-        differing = [f"method.{key}={theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
-        if differing:
-            raise ArtifactError(f"start_from: {path}: was trained with {'; '.join(differing)}. Make them the same")
+        try:
+            _refuse_other_settings(path, method)
+        except ArtifactError as error:
+            raise ArtifactError(f"start_from: {error}") from None
     return files
+
+
+def _refuse_other_settings(path: Path, method: Method) -> None:
+    stored = stored_method(path)
+    if stored is None:
+        read_tensors(path)  # which says so of a broken file
+        raise ArtifactError(
+            f"{path}: not a file that says how inlay made it; `inlay merge` folds files of other tools into a base, "
+            "which can be tuned"
+        )
+    if stored.name != method.name:
+        raise ArtifactError(f"{path}: holds {stored.name}, but the method is {method.name}")
+    theirs, ours = stored.model_dump(mode="json"), method.model_dump(mode="json")
+    differing = [f"method.{key}={theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
+    if differing:
+        raise ArtifactError(f"{path}: was trained with {'; '.join(differing)}. Make them the same")
 
 
 def check_start(config: JobConfig, attachments: Sequence[Attachment]) -> None:

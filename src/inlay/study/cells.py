@@ -177,7 +177,7 @@ class _Expander:
         lost += [("task", task) for task in self.study.tasks if task not in tasks]
         if not allowed or lost:
             said = [f"{name}={level}: {self._levels_refused.get((name, level), '?')}" for name, level in lost]
-            if not said:
+            if not said or (not allowed and len(self._refused) == 1):  # one mistake, and not each level's own
                 said = list(self._refused)
             head = "no combination can be run" if not allowed else "levels that are in no cell"
             raise ConfigError("\n  ".join([f"{head}:", *dict.fromkeys(said)]))
