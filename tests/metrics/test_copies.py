@@ -79,7 +79,7 @@ def test_a_few_copies_among_others_are_found(sets):
     )
     found = find_copies((Features(mixed[0], NAME, fingerprint()), mixed[1]), sets["training"], sets["base"])
     assert found.copied[32:].sum() >= 6
-    assert found.copied[:32].sum() <= 2
+    assert found.copied[:32].sum() <= 4
 
 
 def test_the_base_itself_does_not_copy(sets):
