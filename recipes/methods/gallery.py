@@ -119,7 +119,6 @@ def work(arguments: tuple[str, str]) -> str | None:
 def score(case: str, task: str) -> None:
     """Draw with the base and with the tuned model from the same noise, and compare both with the references."""
     import numpy as np
-    import torch
 
     from inlay.data.tabletop import World
     from inlay.metrics.features import image_features
@@ -143,8 +142,7 @@ def score(case: str, task: str) -> None:
     drawn, likeness = {}, {}
     for when, target in (("before", "tabletop"), ("after", directory)):
         model = load_target(target, "cpu")
-        with torch.autocast("cpu", torch.bfloat16):
-            found = draw(model, asked[when], DRAWN // len(asked[when]), guidance=GUIDANCE)
+        found = draw(model, asked[when], DRAWN // len(asked[when]), guidance=GUIDANCE)
         drawn[when] = [one.pixels for one in found]
         likeness[when] = (unit(drawn[when]) @ references.T).mean(1)
     gain = likeness["after"] - likeness["before"]
