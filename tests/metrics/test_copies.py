@@ -1,5 +1,6 @@
 """Copies of training pictures are found, pictures of the same subject are not accused."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -25,15 +26,20 @@ def described(pictures: np.ndarray) -> Set:
 
 @pytest.fixture(scope="module")
 def world() -> dict[str, np.ndarray]:
-    """Pictures of a subject to train on, of it elsewhere, near copies of the former, and of other toys elsewhere."""
+    """Pictures of a subject to train on, of it elsewhere, near copies of the former, and of other toys elsewhere.
+
+    And of the subject on surfaces that no training picture has.
+    """
     subject, draw, noise = World("subject/pip"), Random(5), np.random.default_rng(0)
     training = np.stack([subject[index].image for index in range(5)])
+    seen = {subject.describe(index)[0].surface for index in range(5)}
+    new = [surface for surface in SURFACES if surface not in seen]
 
-    def elsewhere(design: Design | None) -> np.ndarray:
+    def elsewhere(design: Design | None, surfaces: Sequence[str] = SURFACES) -> np.ndarray:
         (toy,) = draw_subject(draw, "pip", 0).things
         toy = toy if design is None else replace(toy, design=design)
         viewpoint = draw.choice(("usual", "eye level", "above"))
-        return render(draw_around(draw, (toy,), draw.choice(SURFACES), draw.choice(TIMES), viewpoint, "photo"))
+        return render(draw_around(draw, (toy,), draw.choice(surfaces), draw.choice(TIMES), viewpoint, "photo"))
 
     copies = []
     for index in range(40):
@@ -44,6 +50,7 @@ def world() -> dict[str, np.ndarray]:
         "elsewhere": np.stack([elsewhere(None) for _ in range(40)]),
         "copies": np.stack(copies),
         "base": np.stack([elsewhere(draw_design(draw)) for _ in range(100)]),
+        "new surfaces": np.stack([elsewhere(None, new) for _ in range(32)]),
     }
 
 
@@ -69,17 +76,18 @@ def test_the_subject_elsewhere_is_no_copy(sets):
 
 
 def test_a_few_copies_among_others_are_found(sets):
+    # In the very scene of a training picture the subject differs from it no more than these copies do.
     mixed = tuple(
-        np.concatenate([one[:32], two[:8]])
+        np.concatenate([one, two[:8]])
         for one, two in zip(
-            (sets["elsewhere"][0].values, sets["elsewhere"][1]),
+            (sets["new surfaces"][0].values, sets["new surfaces"][1]),
             (sets["copies"][0].values, sets["copies"][1]),
             strict=True,
         )
     )
     found = find_copies((Features(mixed[0], NAME, fingerprint()), mixed[1]), sets["training"], sets["base"])
     assert found.copied[32:].sum() >= 6
-    assert found.copied[:32].sum() <= 4
+    assert found.copied[:32].sum() <= 2
 
 
 def test_the_base_itself_does_not_copy(sets):
