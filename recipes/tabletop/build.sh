@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the embedded base again, from nothing but the world's renderer: about seven and a half hours on two idle cores, of
-# which the denoiser takes 165 minutes and 82 more to be finished.
+# Makes the embedded base again, from nothing but the world's renderer: about eight hours on two idle cores, of which
+# the denoiser takes 165 minutes and 82 more to be finished.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 step() { echo "== $*"; "$@"; }

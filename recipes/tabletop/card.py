@@ -80,8 +80,11 @@ def card(results: Path) -> str:
     vae, clip, judge = (read[name] for name in TRAINED)
     # The second stage of the image tower is optional: the weights in place may be those of the first alone.
     refined = results / "clip-refined.json"
-    second = json.loads(refined.read_text()) if refined.exists() else {"steps": 0, "seconds": 0.0}
-    onward = f", then {second['steps']} steps of the image side alone" if second["steps"] else ""
+    onward = longer = ""
+    if refined.exists():
+        second = json.loads(refined.read_text())
+        onward = f", then {second['steps']} steps of the image side alone"
+        longer = f" and {minutes(second['seconds'])} for its image side"
     gpu = vae.get("device", "cpu") != "cpu"
     machine, script = (f"one {vae['device']}", "gpu.sh") if gpu else (SHARED, "build.sh")
     made_on = f"one {vae['device']}" if gpu else "two cores of a CPU that other work shared, without a GPU"
@@ -135,7 +138,7 @@ with the captions that describe them. No third-party pictures, words or weights.
 - **Classifier** (ships with inlay as the judge of `inlay.metrics`; `recipes/tabletop/classifier.py` makes it):
   {judge["parameters"] / 1e6:.1f} M parameters; judges samples, trained on renders, half of them softened and grained.
 
-Cost on {made_on}: CLIP {minutes(clip["seconds"])}, decoder
+Cost on {made_on}: CLIP {minutes(clip["seconds"])}{longer}, decoder
 {minutes(vae["seconds"])}, classifier {minutes(judge["seconds"])}, {cost}.
 Everything is made again by `recipes/tabletop/{script}`.
 
