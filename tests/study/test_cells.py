@@ -88,6 +88,13 @@ def test_a_level_that_is_nowhere_is_a_mistake(tiny_base, photos):
     with pytest.raises(ConfigError, match=r"no combination can be run:\n.*did you mean 'width'") as caught:
         expand(validate(Study, data))
     assert str(caught.value).count("widht") == 1  # not once for every level
+    # Where combinations have mistakes of their own beside it, too.
+    data["run"]["train"]["batch_size"] = "many"
+    positions = {"method.input": ["SA_in", "Res_in"], "method.output": ["CA_in", "Res_out"]}
+    with pytest.raises(ConfigError) as caught:
+        expand(validate(Study, data | {"factors": positions}))
+    mistaken = [line.partition(":")[0].strip() for line in str(caught.value).splitlines()[1:]]
+    assert sorted(mistaken) == ["method.widht", "train.batch_size"]
 
 
 def test_sizes_are_solved_for_equal_parameters(tiny_base, photos):

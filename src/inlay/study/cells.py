@@ -177,10 +177,12 @@ class _Expander:
         lost += [("task", task) for task in self.study.tasks if task not in tasks]
         if not allowed or lost:
             said = [f"{name}={level}: {self._levels_refused.get((name, level), '?')}" for name, level in lost]
-            if not said or (not allowed and len(self._refused) == 1):  # one mistake, and not each level's own
-                said = list(self._refused)
-            head = "no combination can be run" if not allowed else "levels that are in no cell"
-            raise ConfigError("\n  ".join([f"{head}:", *dict.fromkeys(said)]))
+            head = "levels that are in no cell"
+            if not allowed:
+                head = "no combination can be run"
+                # A mistake that is in every combination, as one of the section `run` is, is the one to be mended.
+                said = _in_all([reason for reason in self._refused if reason != ASKED]) or said
+            raise ConfigError("\n  ".join([f"{head}:", *dict.fromkeys(said or self._refused)]))
 
     def _finished(self, data: dict[str, Any], seed: int | None) -> dict[str, Any]:
         """Add what is the same everywhere: no logging beside the record, the seed and the budget."""
@@ -251,6 +253,12 @@ def _matches(pattern: Mapping[str, Any], where: Mapping[str, Level]) -> bool:
     return all(
         where.get(name) in (wanted if isinstance(wanted, tuple) else (wanted,)) for name, wanted in pattern.items()
     )
+
+
+def _in_all(reasons: Sequence[str]) -> list[str]:
+    """Return the mistakes that each message holds; one of several mistakes counts them, then has a line for each."""
+    mistakes = [lines[1:] or lines for lines in (reason.split("\n  ") for reason in reasons)]
+    return [one for one in mistakes[0] if all(one in others for others in mistakes)] if mistakes else []
 
 
 def _identifier(names: Sequence[Level], seed: int | None, stated: dict[str, Any]) -> str:
