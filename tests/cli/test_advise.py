@@ -55,6 +55,34 @@ def test_another_base_is_planned_for(tiny_base, capsys, monkeypatch):
     assert "an assumption" in " ".join(found["says"])
 
 
+def test_another_base_is_made_to_fit_into_the_memory(tiny_base, capsys, monkeypatch):
+    from inlay.run import plan
+    from inlay.study import advice_records
+
+    machine = plan.this_machine()  # the memory of this very process, which is counted too, must not change meanwhile
+    monkeypatch.setattr(plan, "this_machine", lambda: machine)
+    few = advice_records.shipped("subject")
+    kept = tuple(one for one in few.candidates if one.name == "lora")
+    monkeypatch.setattr(advice_records, "shipped", lambda task: type(few)(**{**vars(few), "candidates": kept}))
+
+    def advise(*limits: str):
+        assert main(["advise", "--base", str(tiny_base), *limits, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        return found["best"]["costs"]["peak_bytes"], found["run"]["train"], " ".join(found["says"])
+
+    peak, train, says = advise()
+    assert train == {"steps": 200, "batch_size": 4}
+    assert "To fit into the memory" not in says
+    assert advise("--memory", f"{peak:.0f}")[1] == train  # what fits is left as it is
+    lower, train, says = advise("--memory", f"{peak - 1:.0f}")
+    assert lower < peak
+    assert train == {"steps": 200, "batch_size": 4, "precision": "bf16"}
+    assert "To fit into the memory, it trains with bf16." in says
+    assert main(["advise", "--base", str(tiny_base), "--memory", "1MB"]) == 2
+    least = capsys.readouterr().err
+    assert "no setting is within this budget; lora has the least peak memory" in least
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -64,6 +92,7 @@ def test_another_base_is_planned_for(tiny_base, capsys, monkeypatch):
         (["--metric", "kid"], "--metric chooses among the metrics of a --study"),
         (["--study", "nowhere"], "not a study directory"),
         (["--base", "sd-v1.4", "--seconds", "60"], "leave it out"),
+        (["--base", "nowhere"], "nowhere"),
     ],
 )
 def test_mistakes(options, message, capsys):

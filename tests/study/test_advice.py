@@ -1,6 +1,7 @@
 """Advice from records with a known truth, and the records that ship."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,13 +35,41 @@ def test_the_best_within_the_budget_is_chosen_and_the_others_explained():
         {"memory": 7e8},
     )
     assert (found.best.candidate.name, found.runner_up.candidate.name) == ("lora", "ia3")
-    assert [one.candidate.name for one in found.tied] == ["ia3"]
+    assert found.tied == ("ia3",)
     assert found.excluded == (("full", "peak memory 763 MiB"),)
     said = "\n".join(explain(found))
     assert "Take lora: expected likeness" in said
     assert "within chance: the runner-up is as good a choice, with less file" in said
     assert "1 setting is beyond the budget: full (peak memory 763 MiB)." in said
     assert "From a test." in said
+
+
+def test_only_as_many_settings_are_planned_as_it_takes():
+    qualities = {"full": 0.75, "lora": 0.7, "adapter": 0.698, "prefix": 0.697, "ia3": 0.696, "bitfit": 0.3, "none": 0.2}
+    sizes = {"full": 6e7, "lora": 6e5, "adapter": 5e5, "prefix": 9e4, "ia3": 4e4, "bitfit": 1e4, "none": 1e3}
+    asked = []
+
+    def planned(one: Candidate) -> Candidate | None:
+        asked.append(one.name)
+        size = 10 * one.costs["result_bytes"]
+        return None if one.name == "adapter" else replace(one, costs={"result_bytes": size, "peak_bytes": size})
+
+    stated = records(*(candidate(name, quality, size=sizes[name]) for name, quality in qualities.items()))
+    found = choose(stated, {"memory": 1e8}, planned)
+    assert asked == ["full", "lora", "adapter", "prefix", "ia3"]  # the best two, and the smallest of those alike
+    assert (found.best.candidate.name, found.runner_up.candidate.name) == ("lora", "prefix")
+    assert found.excluded == (("full", "peak memory 572 MiB"),)
+    assert found.tied == ("prefix", "ia3")
+    assert found.lightest.candidate.name == "ia3"
+    assert "2 settings cannot be told from the first by these records; of these ia3 has a small file (391 KiB)." in (
+        explain(found)
+    )
+    with pytest.raises(ConfigError, match="prefix has the least peak memory"):
+        choose(
+            records(*(candidate(name, 0.5, size=sizes[name]) for name in ("full", "prefix"))), {"memory": 1}, planned
+        )
+    with pytest.raises(ConfigError, match="none of the methods can be used on this base"):
+        choose(stated, {}, lambda one: None)
 
 
 def test_lower_can_be_better_and_clear_differences_are_called_so():

@@ -45,7 +45,7 @@ def command(
     --base and --study, times and memory are those of inlay's own base on the machine that was measured.
     """
     from inlay.study import advice as advising
-    from inlay.study.advice_records import for_base, of_study, shipped
+    from inlay.study.advice_records import for_base, of_study, planned_on, shipped
 
     if write is not None and write.exists():
         raise ConfigError(f"{write} is there already; give another --write")
@@ -60,6 +60,7 @@ def command(
     }
     limits = {name: limit for name, limit in budget.items() if limit is not None}
     records = shipped(task or "subject") if study is None else of_study(study, task, metric)
+    planned = None
     if base not in (None, MEASURED):
         if seconds is not None:
             raise ConfigError(
@@ -68,9 +69,11 @@ def command(
         from inlay.cli.quiet import quiet_libraries
 
         quiet_libraries()
-        typer.echo(f"planning {len(records.candidates)} settings on {base}; a few minutes for a large model", err=True)
         records = for_base(records, str(base))
-    advice = advising.choose(records, limits)
+        planned = planned_on(
+            limits.get("memory"), lambda setting: typer.echo(f"planning {setting} on {base}", err=True)
+        )
+    advice = advising.choose(records, limits, planned)
     lines = advising.explain(advice)
     sections = run_file(advice, data, prompt)
     if write is not None:
@@ -134,6 +137,6 @@ def _json(advice: Advice) -> dict[str, Any]:
         "metric": advice.records.metric,
         "best": one(advice.best),
         "runner_up": one(advice.runner_up),
-        "tied": [estimate.candidate.name for estimate in advice.tied],
+        "tied": list(advice.tied),
         "excluded": [{"name": name, "reason": reason} for name, reason in advice.excluded],
     }

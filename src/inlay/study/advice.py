@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class Candidate:
     costs: Mapping[str, float | None]
     settings: Mapping[str, Any]
     """Sections of a run file."""
+    economies: tuple[str, ...] = ()
+    """What the settings do to need less memory, in words."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,10 @@ class Advice:
     records: Records
     best: Estimate
     runner_up: Estimate | None
-    tied: tuple[Estimate, ...]
-    """Settings that cannot be told from the best."""
+    tied: tuple[str, ...]
+    """Settings that cannot be told from the best and are not known to be beyond the budget."""
+    lightest: Estimate | None
+    """Of these, one within the budget whose file is small."""
     excluded: tuple[tuple[str, str], ...]
     """Settings beyond the budget, and by what."""
 
@@ -105,38 +110,63 @@ def _weight(estimate: Estimate) -> float:
     return math.inf if size is None else size
 
 
-def choose(records: Records, budget: Mapping[str, float]) -> Advice:
+def choose(
+    records: Records, budget: Mapping[str, float], planned: Callable[[Candidate], Candidate | None] | None = None
+) -> Advice:
     """Return the setting to take.
 
     Args:
         records: of one task.
         budget: limits by the names of `BUDGETED`, in bytes and seconds; a setting whose cost is not known is beyond.
+        planned: returns a setting with its costs where those of the records do not hold, None if it cannot be used.
+            Asked of as few settings as it takes to find the best two and one with a small file.
 
     Raises:
         ConfigError: no setting is within the budget; says which comes nearest.
     """
-    within, excluded = [], []
-    for estimate in estimates(records):
+    seen: list[Candidate] = []
+    excluded: list[tuple[str, str]] = []
+
+    def look(estimate: Estimate) -> Estimate | None:
+        candidate = estimate.candidate if planned is None else planned(estimate.candidate)
+        if candidate is None:
+            return None
+        seen.append(candidate)
         reasons = [
             f"{COSTS[BUDGETED[name]]} {cost(BUDGETED[name], spent)}"
             for name, limit in budget.items()
-            if (spent := estimate.candidate.costs.get(BUDGETED[name])) is None or spent > limit
+            if (spent := candidate.costs.get(BUDGETED[name])) is None or spent > limit
         ]
         if reasons:
-            excluded.append((estimate.candidate.name, listed(reasons)))
-        else:
-            within.append(estimate)
+            excluded.append((candidate.name, listed(reasons)))
+            return None
+        return replace(estimate, candidate=candidate)
+
+    unseen = iter(estimates(records))
+    within = list(islice(filter(None, map(look, unseen)), 2 if planned is not None else None))
+    if not seen:
+        raise ConfigError("none of the methods can be used on this base; `inlay plan` says why")
     if not within:
-        least = [_least(records, name) for name in budget]
+        least = [_least(seen, name) for name in budget]
         raise ConfigError(f"no setting is within this budget; {listed(least)}")
-    best = within[0]
-    tied = tuple(other for other in within[1:] if alike(best, other))
-    return Advice(records, best, within[1] if len(within) > 1 else None, tied, tuple(excluded))
+    best, *others = within
+    others = [other for other in others if alike(best, other)]
+    left = sorted((other for other in unseen if alike(best, other)), key=_weight)
+    light = [*others, *islice(filter(None, map(look, left)), 1)]
+    beyond = {name for name, _ in excluded}
+    return Advice(
+        records=records,
+        best=best,
+        runner_up=within[1] if len(within) > 1 else None,
+        tied=tuple(name for one in (*others, *left) if (name := one.candidate.name) not in beyond),
+        lightest=min(light, key=_weight, default=None),
+        excluded=tuple(excluded),
+    )
 
 
-def _least(records: Records, name: str) -> str:
+def _least(candidates: Sequence[Candidate], name: str) -> str:
     key = BUDGETED[name]
-    known = [(spent, one.name) for one in records.candidates if (spent := one.costs.get(key)) is not None]
+    known = [(spent, one.name) for one in candidates if (spent := one.costs.get(key)) is not None]
     if not known:
         return f"{COSTS[key]} is not known of any"
     spent, who = min(known)
@@ -157,17 +187,18 @@ def explain(advice: Advice) -> list[str]:
     """Return the advice in sentences, each a line."""
     records, best = advice.records, advice.best
     lines = [f"Take {best.candidate.name}: {expectation(records, best)}; {spending(best)}."]
+    if best.candidate.economies:
+        lines.append(f"To fit into the memory, it trains with {listed(best.candidate.economies)}.")
     if advice.runner_up is not None:
         second = advice.runner_up
         lines.append(f"Runner-up: {second.candidate.name}, {expectation(records, second)}; {spending(second)}.")
         lines.append(_why(advice, second))
-    lightest = min(advice.tied, key=_weight, default=None)
-    if lightest is not None and _weight(lightest) < _weight(best):
-        count = len(advice.tied)
-        lines.append(
-            f"{plural(count, 'setting')} within the budget cannot be told from the first by these records; of these "
-            f"{lightest.candidate.name} has the smallest file ({cost('result_bytes', _weight(lightest))})."
-        )
+    if advice.tied:
+        line = f"{plural(len(advice.tied), 'setting')} cannot be told from the first by these records"
+        light = advice.lightest
+        if light is not None and _weight(light) < _weight(best):
+            line += f"; of these {light.candidate.name} has a small file ({cost('result_bytes', _weight(light))})"
+        lines.append(f"{line}.")
     if advice.excluded:
         shown = [f"{name} ({reason})" for name, reason in advice.excluded]
         count = len(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from inlay.study.table import Row, load_table
 
 SHIPPED = Path(__file__).with_name("advice.json")
 """Made by recipes/methods/advice.py."""
+ECONOMIES: tuple[tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]], ...] = (
+    ("bf16", lambda train: {"precision": "bf16"}),
+    ("gradient checkpointing", lambda train: {"gradient_checkpointing": True}),
+    ("a picture at a time", lambda train: {"accumulate": train["batch_size"]}),
+)
+"""Ways to need less memory that do not change what is learnt, but for bf16's rounding; those that cost least first."""
 
 
 def shipped(task: str) -> Records:
@@ -103,16 +110,20 @@ def _scatter(groups: dict[tuple[Any, ...], list[Row]], metric: str) -> float | N
 
 
 def for_base(records: Records, base: str) -> Records:
-    """Return the records for another base: its memory and files by `inlay plan`, no times, each method once.
+    """Return the records for another base: each method once, with the learning rate that is its own default.
 
-    Which method is best is carried over from the base that was measured, which may be wrong. The learning rates are
-    not: they are left to each method's own default.
+    Which method is best is carried over from the base that was measured, which may be wrong. What it costs is not:
+    :func:`planned_on` finds that out.
+
+    Raises:
+        ConfigError: there is no such base.
     """
-    from inlay.errors import InlayError
-    from inlay.run.config import RunConfig
-    from inlay.run.load import validate
-    from inlay.run.plan import make_plan
+    from inlay.base.families import read_base
+    from inlay.base.locate import locate
+    from inlay.base.settings import BaseSettings
 
+    named = BaseSettings(model=base)
+    read_base(named, locate(named, weights=False), None)
     best: dict[str, Candidate] = {}
     for one in records.candidates:
         key = json.dumps(one.settings["method"], sort_keys=True)
@@ -121,21 +132,50 @@ def for_base(records: Records, base: str) -> Records:
     found = []
     for one in best.values():
         train = {name: value for name, value in one.settings["train"].items() if name != "learning_rate"}
-        settings = {**one.settings, "base": base, "train": train}
-        try:
-            plan = make_plan(validate(RunConfig, settings))
-        except InlayError:
-            continue  # a method that this base has no place for
-        costs = {
-            "peak_bytes": float(plan.memory.peak_bytes),
-            "result_bytes": float(plan.disk.result_bytes),
-            "trainable_parameters": float(plan.trainable_parameters),
-        }
-        found.append(replace(one, costs=costs, settings=settings))
-    if not found:
-        raise ConfigError(f"--base {base}: none of the methods can be planned on it; `inlay plan` says why")
+        found.append(replace(one, settings={**one.settings, "base": base, "train": train}))
     covers = (
         f"{records.covers} Memory and files are planned for {base}; that methods rank alike there is an assumption, "
         "and the expected quality is that on the base that was measured."
     )
     return replace(records, covers=covers, candidates=tuple(found))
+
+
+def planned_on(memory: float | None, told: Callable[[str], object]) -> Callable[[Candidate], Candidate | None]:
+    """Return what plans a setting: memory and file by `inlay plan`, no time; None for what the base has no place for.
+
+    Args:
+        memory: bytes that training may take. What needs more gets as many of `ECONOMIES` as it takes, in order.
+        told: called with a setting's name before it is planned, which takes seconds for a large base.
+    """
+    from inlay.errors import InlayError
+
+    def planned(one: Candidate) -> Candidate | None:
+        told(one.name)
+        try:
+            return _planned(one, memory)
+        except InlayError:
+            return None
+
+    return planned
+
+
+def _planned(one: Candidate, memory: float | None) -> Candidate:
+    from inlay.run.config import RunConfig
+    from inlay.run.load import validate
+    from inlay.run.plan import make_plan
+
+    settings = dict(one.settings)
+    plan = make_plan(validate(RunConfig, settings))
+    used: list[str] = []
+    for words, economy in ECONOMIES:
+        if memory is None or plan.memory.peak_bytes <= memory:
+            break
+        settings = {**settings, "train": {**settings["train"], **economy(settings["train"])}}
+        plan = make_plan(validate(RunConfig, settings))
+        used.append(words)
+    costs = {
+        "peak_bytes": float(plan.memory.peak_bytes),
+        "result_bytes": float(plan.disk.result_bytes),
+        "trainable_parameters": float(plan.trainable_parameters),
+    }
+    return replace(one, costs=costs, settings=settings, economies=tuple(used))
