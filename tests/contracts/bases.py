@@ -52,12 +52,12 @@ def outputs(components: Components) -> Tensor:
     return unet(noisy, torch.tensor([20, 900]), states, return_dict=False)[0]
 
 
-def perturb(attachment: Attachment, seed: int = 3) -> None:
-    """Give every owned parameter another value, as training would."""
+def perturb(attachment: Attachment, seed: int = 3, size: float = 0.2) -> None:
+    """Give every owned parameter another value, as training would; they move by `size`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in attachment.parameters().values():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+            parameter += size * torch.randn(parameter.shape, generator=generator)
 
 
 class Snapshot:

@@ -265,6 +265,62 @@ def test_disabled_is_the_base_also_after_an_exception(method: Method):
     assert all(parameter.grad is not None for parameter in attachment.parameters().values())
 
 
+@every_method
+def test_gradient_checkpointing_changes_no_gradient(method: Method):
+    found = []
+    for checkpointing in (False, True):
+        components = tiny()
+        attachment = attach(method, components)
+        perturb(attachment)
+        components["unet"].train()
+        if checkpointing:
+            components["unet"].enable_gradient_checkpointing()
+        found.append(gradients(components, attachment))
+    for plain, checkpointed in zip(*found, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+@every_method
+def test_mixed_precision_trains_in_float32_beside_frozen_bf16(method: Method):
+    components = tiny()
+    attachment = attach(method, components)
+    perturb(attachment, size=0.02)  # far from the base some predict with weights so large that rounding shows
+    exact = outputs(components)
+    for part in components.values():
+        for parameter in part.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = outputs(components).float()
+        found = gradients(components, attachment)
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
+    assert all(gradient.dtype == torch.float32 and gradient.abs().sum() > 0 for gradient in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [one for one in EVERY if one.name not in FAMILY], ids=described)  # pyright: ignore[reportAttributeAccessIssue]
+def test_a_compiled_denoiser_computes_the_same(method: Method):
+    components = tiny()
+    attachment = attach(method, components)
+    perturb(attachment)
+    Lora(rank=2).attach(components)
+    expected = outputs(components)
+    with attachment.disabled():
+        disabled = outputs(components)
+    components["unet"].compile(backend="eager")
+    torch.testing.assert_close(outputs(components), expected)
+    with attachment.disabled():
+        torch.testing.assert_close(outputs(components), disabled)
+
+
+def gradients(components: Components, attachment: Attachment) -> list[Tensor]:
+    """Return the gradient of every owned parameter, with the same dropout whenever it is asked for."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        outputs(components).float().square().mean().backward()
+    return [p.grad for p in attachment.parameters().values() if p.grad is not None]
+
+
 @pytest.mark.parametrize("method", STACKED, ids=described)
 def test_detaching_frees_memory(method: Method):
     components = tiny()

@@ -92,21 +92,6 @@ def test_over_a_lora_that_has_merged_it_merges_too():
     assert Snapshot(components).facts == snapshot.facts
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    found = []
-    for checkpointing in (False, True):
-        components = tiny()
-        attachment = DiffFit().attach(components)
-        perturb(attachment)
-        components["unet"].train()
-        if checkpointing:
-            components["unet"].enable_gradient_checkpointing()
-        outputs(components).square().mean().backward()
-        found.append([parameter.grad for parameter in attachment.parameters().values()])
-    for plain, checkpointed in zip(*found, strict=True):
-        torch.testing.assert_close(plain, checkpointed)
-
-
 def test_small_factors_are_not_lost_in_half_precision():
     components = tiny()
     components["unet"].to(torch.bfloat16)
@@ -119,35 +104,6 @@ def test_small_factors_are_not_lost_in_half_precision():
     # more than half of them to the next one.
     assert torch.tensor(1 + 1 / 300, dtype=torch.bfloat16) == 1
     assert (block.ff(x) != base).float().mean() > 0.3
-
-
-def test_mixed_precision_trains_in_float32_beside_frozen_bf16():
-    components = tiny()
-    attachment = DiffFit().attach(components)
-    perturb(attachment)
-    for parameter in components["unet"].parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs(components).float().square().mean().backward()
-    for parameter in attachment.parameters().values():
-        assert parameter.grad is not None
-        assert parameter.grad.dtype == torch.float32
-        assert parameter.grad.abs().sum() > 0
-
-
-@pytest.mark.slow
-def test_a_compiled_base_computes_the_same():
-    components = tiny()
-    attachment = DiffFit().attach(components)
-    perturb(attachment)
-    expected = outputs(components)
-    with attachment.disabled():
-        disabled = outputs(components)
-    components["unet"].compile(backend="eager")
-    torch.testing.assert_close(outputs(components), expected)
-    with attachment.disabled():
-        torch.testing.assert_close(outputs(components), disabled)
 
 
 def test_a_denoiser_without_transformer_blocks_is_refused():

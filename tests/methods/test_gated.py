@@ -207,55 +207,6 @@ def test_two_of_a_kind_act_together_and_leave_in_any_order():
     assert torch.equal(outputs(components), before)
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    found = []
-    for checkpointing in (False, True):
-        components = tiny()
-        attachment = attached(SMALL, components)
-        perturb(attachment)
-        components["unet"].train()
-        if checkpointing:
-            components["unet"].enable_gradient_checkpointing()
-        outputs(components).square().mean().backward()
-        found.append([parameter.grad for parameter in attachment.parameters().values()])
-    for plain, checkpointed in zip(*found, strict=True):
-        torch.testing.assert_close(plain, checkpointed)
-
-
-def test_mixed_precision_trains_in_float32_beside_frozen_bf16():
-    components = tiny()
-    attachment = attached(SMALL, components)
-    perturb(attachment)
-    exact = outputs(components)
-    for parameter in components["unet"].parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
-    components["unet"].train()
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = outputs(components)
-        rounded.float().square().mean().backward()
-    torch.testing.assert_close(rounded.float(), exact, atol=0.1, rtol=0)
-    for parameter in attachment.parameters().values():
-        assert parameter.grad is not None
-        assert parameter.grad.dtype == torch.float32
-        assert parameter.grad.abs().sum() > 0
-
-
-@pytest.mark.slow
-def test_a_compiled_base_computes_the_same():
-    components = tiny()
-    attachment = attached(SMALL, components)
-    perturb(attachment)
-    Lora(rank=2).attach(components)
-    expected = outputs(components)
-    with attachment.disabled():
-        disabled = outputs(components)
-    components["unet"].compile(backend="eager")
-    torch.testing.assert_close(outputs(components), expected)
-    with attachment.disabled():
-        torch.testing.assert_close(outputs(components), disabled)
-
-
 def test_words_that_are_masked_are_as_words_that_are_not_there():
     components = tiny()
     perturb(attached(SMALL, components))

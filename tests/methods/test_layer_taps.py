@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from inlay.methods import Attachment, BitFit, Full, Hypernetwork, Lora, Method, Prefix
+from inlay.methods import BitFit, Full, Hypernetwork, Lora, Method, Prefix
 from tests.contracts.bases import Snapshot, outputs, perturb, tiny
 
 METHODS = [BitFit(scope="all", norms=True), Prefix(length=2), Hypernetwork(widths="all", layer_norm=True)]
 each = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-
-
-def gradients(components: Any, attachment: Attachment) -> Iterator[Tensor]:
-    components["unet"].train()
-    outputs(components).float().square().mean().backward()
-    for parameter in attachment.parameters().values():
-        assert parameter.grad is not None
-        yield parameter.grad
 
 
 @each
@@ -80,54 +70,6 @@ def test_a_copy_of_the_base_has_taps_of_its_own(method: Method):
     attachment.detach()
     assert torch.equal(outputs(copied), tuned)
     assert torch.equal(outputs(components), before)
-
-
-@each
-def test_gradient_checkpointing_changes_no_gradient(method: Method):
-    found = []
-    for checkpointing in (False, True):
-        components = tiny()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            attachment = method.attach(components)
-        perturb(attachment)
-        if checkpointing:
-            components["unet"].enable_gradient_checkpointing()
-        found.append([gradient.clone() for gradient in gradients(components, attachment)])
-    for plain, checkpointed in zip(*found, strict=True):
-        torch.testing.assert_close(plain, checkpointed)
-
-
-@each
-def test_mixed_precision_trains_in_float32_beside_frozen_bf16(method: Method):
-    components = tiny()
-    attachment = method.attach(components)
-    perturb(attachment)
-    exact = outputs(components)
-    for parameter in components["unet"].parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = outputs(components)
-        assert all(gradient.dtype == torch.float32 for gradient in gradients(components, attachment))
-        assert all(gradient.abs().sum() > 0 for gradient in gradients(components, attachment))
-    torch.testing.assert_close(rounded.float(), exact, atol=0.1, rtol=0)
-
-
-@each
-@pytest.mark.slow
-def test_a_compiled_base_computes_the_same(method: Method):
-    components = tiny()
-    attachment = method.attach(components)
-    perturb(attachment)
-    Lora(rank=2).attach(components)
-    expected = outputs(components)
-    with attachment.disabled():
-        disabled = outputs(components)
-    components["unet"].compile(backend="eager")
-    torch.testing.assert_close(outputs(components), expected)
-    with attachment.disabled():
-        torch.testing.assert_close(outputs(components), disabled)
 
 
 @each

@@ -169,24 +169,6 @@ def test_gradient_checkpointing_changes_no_gradient_even_around_a_pass_of_the_ba
         torch.testing.assert_close(plain, checkpointed)
 
 
-def test_mixed_precision_trains_in_float32_beside_frozen_bf16():
-    components = tiny()
-    attachment = SMALL.attach(components)
-    perturb(attachment)
-    exact = outputs(components)
-    for parameter in components["unet"].parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = outputs(components)
-        rounded.float().square().mean().backward()
-    torch.testing.assert_close(rounded.float(), exact, atol=0.1, rtol=0)
-    for parameter in attachment.parameters().values():
-        assert parameter.grad is not None
-        assert parameter.grad.dtype == torch.float32
-        assert parameter.grad.abs().sum() > 0
-
-
 @pytest.mark.slow
 def test_a_compiled_base_computes_the_same():
     components = tiny()

@@ -14,6 +14,7 @@ from inlay.run.draw import draw, load_target
 from inlay.run.job import Job, execute
 from inlay.run.load import validate
 from inlay.train.checkpoint import checkpoints, load_checkpoint
+from tests.killed import KillAt, Killed
 
 LORA = "pytorch_lora_weights.safetensors"
 
@@ -41,23 +42,6 @@ def make(tiny_base, photos):
         return validate(kind, data)
 
     return build
-
-
-class Killed(Exception):
-    """Stands for a process that ends in the middle of a step."""
-
-
-class KillAt:
-    def __init__(self, step):
-        self.at = step
-
-    def phase(self, text): ...
-    def note(self, text): ...
-    def progress(self, what, done, total): ...
-
-    def step(self, state):
-        if state.step == self.at:
-            raise Killed
 
 
 def test_a_run_leaves_everything_a_user_needs(make, tmp_path):

@@ -11,6 +11,7 @@ from inlay.run.directory import read_trace
 from inlay.run.job import execute
 from inlay.run.load import validate
 from inlay.train.checkpoint import checkpoints, load_checkpoint
+from tests.killed import KillAt, Killed
 
 LORA = "pytorch_lora_weights.safetensors"
 OBJECTIVES = {
@@ -44,23 +45,6 @@ def make(tiny_base, photos):
         return validate(RunConfig, data)
 
     return build
-
-
-class Killed(Exception):
-    """Stands for a process that ends in the middle of a step."""
-
-
-class KillAt:
-    def __init__(self, step):
-        self.at = step
-
-    def phase(self, text): ...
-    def note(self, text): ...
-    def progress(self, what, done, total): ...
-
-    def step(self, state):
-        if state.step == self.at:
-            raise Killed
 
 
 @pytest.fixture(scope="module", params=OBJECTIVES.values(), ids=OBJECTIVES.keys())

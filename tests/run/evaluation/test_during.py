@@ -14,6 +14,7 @@ from inlay.run.evaluation.figures import restored
 from inlay.run.evaluation.table import better
 from inlay.run.job import execute
 from inlay.run.load import validate
+from tests.killed import KillAt, Killed
 
 LORA = "pytorch_lora_weights.safetensors"
 MEASURED = {
@@ -108,23 +109,6 @@ def test_measuring_changes_no_bits(make, measured, tmp_path):
     execute(make(None, data={"validation": 3}, rate=2e-2), tmp_path / "plain")
     one, other = load_file(measured / LORA), load_file(tmp_path / "plain" / LORA)
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-class Killed(Exception):
-    """Stands for a process that ends in the middle of a step."""
-
-
-class KillAt:
-    def __init__(self, step):
-        self.at = step
-
-    def phase(self, text): ...
-    def note(self, text): ...
-    def progress(self, what, done, total): ...
-
-    def step(self, state):
-        if state.step == self.at:
-            raise Killed
 
 
 def test_the_best_steps_weights_become_the_result_also_after_a_kill(make, measured, tmp_path):
