@@ -16,7 +16,7 @@ PACKAGE = Path(inlay.__file__).parent
 # import each other, so that each can be used and tested alone. "" is the package itself: it holds the version, and the
 # library's entry points, which import from above when they are called.
 LAYERS: list[set[str]] = [
-    {"", "errors", "randomness", "settings"},
+    {"", "errors", "files", "randomness", "settings"},
     {"base", "objective", "methods", "data", "metrics", "artifacts"},
     {"train"},
     {"run"},

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inlay.metrics.files import read_arrays, write_arrays
+from inlay.files import read_arrays, write_arrays
 from inlay.metrics.measure import Features
 
 WEIGHTS = Path(__file__).parent / "features.safetensors"

@@ -25,10 +25,10 @@ import protocol
 import torch
 from protocol import Cell
 
-from inlay.artifacts.files import write_json
 from inlay.base.contract import Base
 from inlay.base.sampling import initial_noise, sample
 from inlay.data.dataset import load_dataset
+from inlay.files import write_json
 from inlay.metrics.frechet import frechet
 from inlay.metrics.reference import Reference, summarise
 from inlay.objective.settings import Objective

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from inlay.artifacts.a1111_hypernetwork import from_inlay, read_a1111, to_inlay, write_a1111
-from inlay.artifacts.files import read_tensors, write_tensors
 from inlay.errors import ArtifactError
+from inlay.files import read_tensors, write_tensors
 from inlay.methods import Hypernetwork
 from tests.contracts.bases import outputs, perturb, tiny
 

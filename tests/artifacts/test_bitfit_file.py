@@ -9,9 +9,9 @@ import torch
 
 from inlay.artifacts import bitfit_file
 from inlay.artifacts.blueprint import Blueprint, layer_shapes
-from inlay.artifacts.files import read_tensors, write_tensors
 from inlay.artifacts.layers import Difference, Updates
 from inlay.errors import ArtifactError
+from inlay.files import read_tensors, write_tensors
 from inlay.methods import BitFit
 from tests.contracts.bases import another, perturb, tiny
 

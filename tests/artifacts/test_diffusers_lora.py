@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inlay.artifacts.diffusers_lora import read, recognises, write
-from inlay.artifacts.files import read_tensors
 from inlay.artifacts.formats import recognise
 from inlay.artifacts.layers import Updates
 from inlay.errors import ArtifactError
+from inlay.files import read_tensors
 from tests.artifacts.specimens import LAYERS, TEXT_LAYERS, hadamard, low_rank, same, tiny_blueprint
 
 TINY = tiny_blueprint()

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from inlay.artifacts.embeddings import Embeddings
-from inlay.artifacts.files import read_tensors, write_tensors
 from inlay.artifacts.formats import FORMATS, recognise
 from inlay.artifacts.unpickle import read_pickle
+from inlay.files import read_tensors, write_tensors
 from inlay.methods import BitFit, Hypernetwork, Method
 from inlay.methods.textual_inversion import TextualInversion
 from inlay.run.exchange import export, native_format, open_file

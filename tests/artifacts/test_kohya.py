@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from inlay.artifacts.files import read_tensors
 from inlay.artifacts.formats import recognise
 from inlay.artifacts.kohya import read, write_kohya, write_lycoris
 from inlay.artifacts.kohya_names import kohya_names, layers_by_name
 from inlay.artifacts.layers import Difference, Updates
 from inlay.errors import ArtifactError
+from inlay.files import read_tensors
 from tests.artifacts.specimens import (
     LAYERS,
     TEXT_LAYERS,

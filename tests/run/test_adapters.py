@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from inlay.artifacts.files import write_tensors
 from inlay.artifacts.formats import FORMATS
 from inlay.artifacts.layers import Updates
 from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import write_tensors
 from inlay.methods import Lora, Prefix
 from inlay.run.adapters import load_adapted, stored_method
 from tests.artifacts.specimens import LAYERS, changed_copy, difference, low_rank, random_tensor, tiny_blueprint

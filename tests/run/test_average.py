@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import inlay
-from inlay.artifacts.files import read_tensors
 from inlay.cli.main import main
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import read_tensors
 from inlay.methods.lora import Lora
 from inlay.run.config import PretrainConfig, RunConfig
 from inlay.run.directory import load_run

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inlay.artifacts.files import read_tensors, write_tensors
 from inlay.artifacts.formats import FORMATS
 from inlay.artifacts.layers import Updates
 from inlay.base.locate import BUILT_IN
 from inlay.base.settings import BaseSettings
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import read_tensors, write_tensors
 from inlay.methods import METHODS, Lora
 from inlay.run.blueprints import base_blueprint, candidates, family
 from inlay.run.config import RunConfig

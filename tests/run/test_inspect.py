@@ -7,9 +7,9 @@ import torch
 
 import inlay
 from inlay.artifacts import a1111_hypernetwork, diffusers_lora
-from inlay.artifacts.files import write_tensors
 from inlay.artifacts.layers import Updates
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import write_tensors
 from inlay.methods import METHODS, Adapter, BitFit, Hypernetwork
 from inlay.run.inspect import inspect
 from tests.artifacts.specimens import LAYERS, low_rank, tiny_blueprint

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from inlay.artifacts import diffusers_lora, inlay_file, kohya
-from inlay.artifacts.files import read_tensors, write_tensors
 from inlay.artifacts.layers import Updates
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import read_tensors, write_tensors
 from inlay.methods import BitFit, Hypernetwork, Method
 from inlay.run.extract import extract_to_file
 from inlay.run.merge import as_differences, merge_to_lora, merge_to_model

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from inlay.artifacts.files import write_tensors
 from inlay.errors import ConfigError, DataError, TargetError
+from inlay.files import write_tensors
 from inlay.methods import Lora
 from inlay.run.config import PretrainConfig, RunConfig
 from inlay.run.disk import safetensors_bytes

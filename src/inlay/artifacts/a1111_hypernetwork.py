@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.artifacts.files import write_atomically, write_tensors
 from inlay.artifacts.state import PICKLED, glance, read_state
 from inlay.artifacts.unpickle import read_pickle
 from inlay.errors import ArtifactError
+from inlay.files import write_atomically, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inlay.artifacts.blueprint import Blueprint, fitting, some
-from inlay.artifacts.files import write_tensors
 from inlay.artifacts.layers import Difference, Updates
 from inlay.artifacts.state import carried, glance, read_state
 from inlay.errors import ArtifactError
+from inlay.files import write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

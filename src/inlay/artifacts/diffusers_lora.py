@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inlay.artifacts.blueprint import Blueprint, fitting, some
-from inlay.artifacts.files import write_tensors
 from inlay.artifacts.forms import ALPHA, MAGNITUDE, assemble
 from inlay.artifacts.layers import LowRank, Updates, magnitude_axis
 from inlay.artifacts.peft_config import describe, stated_alpha
 from inlay.artifacts.state import carried, glance, read_state
 from inlay.errors import ArtifactError
+from inlay.files import write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from inlay.artifacts.files import read_tensors, write_atomically, write_tensors
 from inlay.artifacts.state import carried
 from inlay.artifacts.unpickle import read_pickle
 from inlay.errors import ArtifactError
+from inlay.files import read_tensors, write_atomically, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

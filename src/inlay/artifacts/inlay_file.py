@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from inlay.artifacts.blueprint import Blueprint, fitting, some
 from inlay.artifacts.diffusers_lora import HEADER, PARTS, header, name_tensors, read_layers, tensor_place
-from inlay.artifacts.files import write_tensors
 from inlay.artifacts.forms import ALPHA, alpha_tensor, assemble, disassemble, is_tensor_name
 from inlay.artifacts.layers import Kronecker, LowRank, Scaled, Update, Updates, magnitude_axis
 from inlay.artifacts.peft_config import stated_alpha
 from inlay.artifacts.state import carried, glance, read_state
 from inlay.errors import ArtifactError
+from inlay.files import write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inlay.artifacts.blueprint import Blueprint, fitting, some
-from inlay.artifacts.files import write_tensors
 from inlay.artifacts.forms import ALPHA, MAGNITUDE, alpha_tensor, assemble, disassemble, is_tensor_name
 from inlay.artifacts.kohya_metadata import kohya_metadata
 from inlay.artifacts.kohya_names import PREFIXES, STANDALONE, kohya_names, layers_by_name
 from inlay.artifacts.layers import Difference, Kronecker, LowRank, Scaled, Update, Updates
 from inlay.artifacts.state import glance, read_state
 from inlay.errors import ArtifactError
+from inlay.files import write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from inlay.artifacts.blueprint import Blueprint, fitting, some
 from inlay.artifacts.diffusers_lora import PARTS, column, loras, peft_magnitude
-from inlay.artifacts.files import write_json, write_tensors
 from inlay.artifacts.forms import MAGNITUDE, NAMES, assemble, disassemble
 from inlay.artifacts.layers import Hadamard, Kronecker, LowRank, Scaled, Updates
 from inlay.artifacts.lokr_factors import peft_settings
 from inlay.artifacts.peft_config import describe, stated_alpha
 from inlay.artifacts.state import carried, read_state
 from inlay.errors import ArtifactError
+from inlay.files import write_json, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

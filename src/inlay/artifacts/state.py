@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inlay.artifacts.files import read_tensors
 from inlay.artifacts.unpickle import read_pickle
 from inlay.errors import ArtifactError
+from inlay.files import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

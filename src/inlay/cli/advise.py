@@ -111,7 +111,7 @@ def _write(path: Path, sections: dict[str, Any], lines: list[str]) -> None:
 
     import yaml
 
-    from inlay.artifacts.files import write_text
+    from inlay.files import write_text
 
     head = ["Advised by `inlay advise`.", *lines]
     comments = [f"# {row}" for line in head for row in textwrap.wrap(line, 116)]

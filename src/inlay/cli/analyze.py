@@ -116,7 +116,7 @@ def command(
     from inlay.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from inlay.artifacts.files import write_json
+    from inlay.files import write_json
     from inlay.run import analysis_pictures, conflict, noise_difference, pareto
     from inlay.run.load_job import load_job
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from inlay.artifacts.files import bytes_of
 from inlay.cli.console import console, emit_json, human_bytes
+from inlay.files import bytes_of
 
 
 def command(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inlay.errors import ArtifactError
-from inlay.metrics.files import read_arrays, write_arrays
+from inlay.files import read_arrays, write_arrays
 
 Pictures = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """Pictures [H, W, 3] of any sizes, or [N, H, W, 3]."""

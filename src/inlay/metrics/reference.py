@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inlay.errors import ArtifactError, DataError
-from inlay.metrics.files import read_arrays, write_arrays
+from inlay.files import read_arrays, write_arrays
 from inlay.metrics.frechet import symmetric_root
 from inlay.metrics.measure import Features
 

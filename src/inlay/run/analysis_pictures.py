@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inlay.artifacts.files import write_atomically
+from inlay.files import write_atomically
 from inlay.run.noise_difference import Measured
 from inlay.run.pareto import OTHER_DRAW
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from inlay.artifacts.files import read_tensors
 from inlay.base.contract import Base
 from inlay.base.prompts import Prompts
 from inlay.errors import ArtifactError
+from inlay.files import read_tensors
 from inlay.methods import Attachment, Method
 from inlay.randomness import derive
 

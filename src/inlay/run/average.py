@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from inlay.artifacts.files import read_tensors, write_tensors, write_text, writing
 from inlay.base.families import load_base
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import read_tensors, write_tensors, write_text, writing
 from inlay.methods import merge_all
 from inlay.run.attach import attach
 from inlay.run.config import JobConfig

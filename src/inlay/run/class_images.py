@@ -10,7 +10,6 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from inlay.artifacts.files import write_json
 from inlay.base.contract import Base
 from inlay.base.locate import Location
 from inlay.base.sampling import initial_noise, sample, sampler_config, to_uint8
@@ -20,6 +19,7 @@ from inlay.data.prior import RECIPE, DrawnPictures, Prior, class_images_director
 from inlay.data.sources import Loaded
 from inlay.data.views import center_view, pixels
 from inlay.errors import DataError
+from inlay.files import write_json
 from inlay.randomness import derive
 from inlay.run.config import JobConfig
 from inlay.run.pictures import save_picture

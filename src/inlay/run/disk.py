@@ -85,7 +85,7 @@ def _result_bytes(config: JobConfig, attachments: Sequence[Attachment], base: Se
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
-    """Return the size of the file that :func:`inlay.artifacts.files.write_tensors` would write of float32 tensors."""
+    """Return the size of the file that :func:`inlay.files.write_tensors` would write of float32 tensors."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     end = 0
     for name, tensor in tensors.items():

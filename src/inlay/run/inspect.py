@@ -14,7 +14,6 @@ from torch import Tensor
 from inlay.artifacts.a1111_hypernetwork import HypernetworkFile
 from inlay.artifacts.blueprint import Blueprint, file_name
 from inlay.artifacts.embeddings import Embeddings
-from inlay.artifacts.files import bytes_of
 from inlay.artifacts.formats import FORMATS, recognise
 from inlay.artifacts.inspection import (
     TEXT_WIDTHS,
@@ -35,6 +34,7 @@ from inlay.base.locate import CONFIGS, WEIGHTS, locate, weight_files
 from inlay.base.settings import BaseSettings
 from inlay.base.stable_diffusion import PARTS
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import bytes_of
 from inlay.run.blueprints import base_blueprint, candidates
 from inlay.run.directory import PIPELINE, RUN_FILE
 from inlay.run.extract import refuse_differing

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 
-from inlay.artifacts.files import write_text, writing
 from inlay.base.contract import Base
 from inlay.base.families import load_base
 from inlay.base.scratch import Scratch
@@ -20,6 +19,7 @@ from inlay.base.settings import BaseSettings
 from inlay.data.dataset import Batch, Dataset, load_dataset
 from inlay.data.prior import Prior, given_pictures
 from inlay.data.sources import Loaded
+from inlay.files import write_text, writing
 from inlay.run.accelerator import make_accelerator, trackers
 from inlay.run.attach import attach
 from inlay.run.check import check, check_length, overlong_note

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from inlay.artifacts.blueprint import Blueprint, fitting
-from inlay.artifacts.files import writing
 from inlay.artifacts.formats import FORMATS, recognise
 from inlay.artifacts.layers import Difference, Update, Updates
 from inlay.artifacts.merge import Merged, Source, merge_updates
 from inlay.artifacts.state import glance, read_state
 from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import writing
 from inlay.methods import METHODS, Method
 from inlay.run.blueprints import candidates
 from inlay.run.directory import PIPELINE, RUN_FILE

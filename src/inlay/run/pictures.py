@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.artifacts.files import write_atomically
+from inlay.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from inlay.artifacts.files import write_json
 from inlay.errors import ArtifactError
+from inlay.files import write_json
 
 PACKAGES = ("inlay", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
 RECORD = "record.json"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inlay.artifacts.files import bytes_of, write_tensors, writing
 from inlay.base.contract import Base
+from inlay.files import bytes_of, write_tensors, writing
 from inlay.methods import Attachment, merge_all
 from inlay.run.config import JobConfig
 from inlay.run.directory import PIPELINE, method_file

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from inlay.artifacts.files import read_tensors
 from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
+from inlay.files import read_tensors
 from inlay.methods import Attachment, Method
 from inlay.run.adapters import stored_method
 from inlay.run.attach import take_over

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inlay.artifacts.files import write_atomically
+from inlay.files import write_atomically
 from inlay.objective.effective import EffectiveWeights
 
 LOGARITHMIC_FROM = 100.0

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from inlay.artifacts.files import write_json, write_text, writing
 from inlay.errors import ConfigError
+from inlay.files import write_json, write_text, writing
 from inlay.run.load import to_yaml
 from inlay.run.record import now, read_record
 from inlay.study.ledger import read_ledger

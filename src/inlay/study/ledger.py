@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from inlay.artifacts.files import writing
+from inlay.files import writing
 from inlay.run.record import now
 
 LEDGER = "ledger.jsonl"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from inlay.artifacts.files import writing
+from inlay.files import writing
 from inlay.study.worker import Task
 
 LOGS = "logs"

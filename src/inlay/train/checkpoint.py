@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inlay.artifacts.files import writing
 from inlay.errors import ArtifactError
+from inlay.files import writing
 
 PATTERN = re.compile(r"step-(\d{8})")
 

@@ -15,8 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from inlay.artifacts.files import write_text, writing
 from inlay.errors import ArtifactError, TrainingError
+from inlay.files import write_text, writing
 from inlay.randomness import derive
 from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from inlay.train.ema import EMA, Averages, PowerEMA

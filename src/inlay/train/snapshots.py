@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inlay.artifacts.files import write_tensors
 from inlay.errors import ArtifactError
+from inlay.files import write_tensors
 from inlay.train.profiles import Profile
 
 AVERAGES = "averages"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inlay import __version__
-from inlay.artifacts.files import write_text
 from inlay.errors import ConfigError
+from inlay.files import write_text
 from inlay.run.compare.comparison import Comparison
 from inlay.run.compare.figures import HELD_OUT
 from inlay.run.compare.plots import COLOURS, Axis, Series, line_chart, scatter

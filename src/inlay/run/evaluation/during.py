@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from inlay.artifacts.files import write_json
 from inlay.base.contract import Base
 from inlay.data.dataset import Dataset
+from inlay.files import write_json
 from inlay.methods import Attachment
 from inlay.run.config import JobConfig
 from inlay.run.directory import read_trace

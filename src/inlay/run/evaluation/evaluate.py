@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inlay.artifacts.files import write_json
 from inlay.base.families import read_base
 from inlay.base.locate import locate
 from inlay.base.settings import BaseSettings
 from inlay.errors import ConfigError, DataError
+from inlay.files import write_json
 from inlay.metrics.measure import Features, difference
 from inlay.metrics.reference import Reference
 from inlay.run.evaluation import symptoms

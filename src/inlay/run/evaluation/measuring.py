@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from inlay.data.cache import cache_directory
 from inlay.data.tabletop.asked import asked
 from inlay.errors import ConfigError, DataError
+from inlay.files import read_arrays, write_arrays
 from inlay.metrics import alignment, frechet, judge, kernels, manifold
 from inlay.metrics.extractors import EXTRACTORS, Extractor, extract, extract_texts, load
-from inlay.metrics.files import read_arrays, write_arrays
 from inlay.metrics.measure import Features, Measure
 from inlay.metrics.reference import FORMAT as STATISTICS
 from inlay.metrics.reference import Reference, load_reference, summarise

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from inlay.artifacts.files import read_tensors, write_tensors
 from inlay.base.contract import Base
 from inlay.data.dataset import Dataset
+from inlay.files import read_tensors, write_tensors
 from inlay.methods import Attachment
 from inlay.run.config import JobConfig
 from inlay.run.evaluation import symptoms

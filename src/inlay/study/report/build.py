@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.artifacts.files import write_atomically, write_text
 from inlay.errors import ConfigError
+from inlay.files import write_atomically, write_text
 from inlay.study.report import heatmap, plots
 from inlay.study.report.analysis import Analysis, analyse, exploratory
 from inlay.study.report.contents import tables

@@ -2,11 +2,21 @@ import json
 import os
 import stat
 
+import numpy as np
 import pytest
 import torch
 
-from inlay.artifacts.files import bytes_of, read_tensors, write_atomically, write_json, write_tensors, write_text
 from inlay.errors import ArtifactError
+from inlay.files import (
+    bytes_of,
+    read_arrays,
+    read_tensors,
+    write_arrays,
+    write_atomically,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 def test_tensors_and_metadata_come_back(tmp_path):
@@ -16,6 +26,14 @@ def test_tensors_and_metadata_come_back(tmp_path):
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
     assert metadata == {"format": "pt", "key": "wört"}
+
+
+def test_arrays_come_back_also_those_that_lie_otherwise_in_memory(tmp_path):
+    arrays = {"a": np.arange(6.0).reshape(2, 3).T, "b": np.arange(12, dtype=np.int64)[::3]}
+    again, metadata = read_arrays(write_arrays(tmp_path / "file.safetensors", arrays, {"key": "value"}))
+    assert again.keys() == arrays.keys()
+    assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
+    assert metadata == {"key": "value"}
 
 
 def test_files_have_the_rights_that_the_user_s_mask_gives(tmp_path):

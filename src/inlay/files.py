@@ -1,4 +1,4 @@
-"""Safetensors files with metadata, and atomic writes of anything."""
+"""Atomic writes of anything, and safetensors files with metadata."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from inlay.errors import ArtifactError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -88,16 +89,39 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     return write_atomically(path, lambda place: save_file(ready, place, metadata={"format": "pt", **metadata}))
 
 
+def write_arrays(path: Path, arrays: Mapping[str, NDArray], metadata: Mapping[str, str]) -> Path:
+    """Write a safetensors file of NumPy arrays atomically; torch is not loaded."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    # safetensors writes numbers in the order in which they lie in memory, whatever the array's strides say.
+    ready = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return write_atomically(path, lambda place: save_file(ready, place, metadata=dict(metadata)))
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file.
 
     Raises:
         ArtifactError: there is no such file, or it is no safetensors file.
     """
+    return _read(path, "pt")
+
+
+def read_arrays(path: Path) -> tuple[dict[str, NDArray], dict[str, str]]:
+    """Return the same as NumPy arrays; torch is not loaded.
+
+    Raises:
+        ArtifactError: there is no such file, or it is no safetensors file.
+    """
+    return _read(path, "np")
+
+
+def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
