@@ -93,7 +93,7 @@ def interaction(analysis: Analysis, term: Term) -> Figure | None:
             for place, runs in zip(places, values, strict=True):
                 axes.plot(np.full(len(runs), place), runs, ".", color=COLOURS[code], alpha=0.35, markersize=3.5)
         names = [show(level) for level in sample.levels[other]]
-        tilted = sum(map(len, names)) > 9 * width
+        tilted = len(names) * max(map(len, names)) > 9 * width
         axes.set_xticks(range(len(names)), names, rotation=35 if tilted else 0, ha="right" if tilted else "center")
         axes.set_ylabel(analysis.metric)
         axes.set_title(name_of(term))
