@@ -58,6 +58,21 @@ def test_plan_run_status(study_file, tmp_path, capsys, monkeypatch):
     assert plan["finish_seconds"] == 0
 
 
+def test_a_plan_tells_apart_what_tunes_and_what_is_compared(tiny_base, photos, tmp_path, capsys):
+    methods = {"lora": {"method": "lora"}, "small": {"method": {"name": "adapter", "width": 1}}}
+    tuning = {"by": ["method"], "levels": [1e-4, 1e-3], "metric": "validation_loss"}
+    tasks = {task: {"data.prompt": f"a photo of sks {task}"} for task in ("dog", "cat")}
+    data = stated(tiny_base, photos, factors={"method": {"levels": methods}}, tuning=tuning, tasks=tasks)
+    del data["run"]["method"], data["run"]["train"]["learning_rate"]
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(data))
+    assert main(["study", "plan", str(tmp_path / "study.yaml"), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["cells"], plan["cells_by_task"], plan["runs"]) == (4, {"dog": 2, "cat": 2}, 8)
+    names = {group["name"]: group["cells"] for group in plan["groups"]}
+    tuned = {"tuning lora": 2, "tuning small": 2}
+    assert names == tuned | {f"{method} on {task}": 1 for method in methods for task in tasks}
+
+
 def test_a_directory_that_is_no_study_is_said(tmp_path, capsys):
     assert main(["study", "status", str(tmp_path)]) == 2
     assert "not a study directory" in capsys.readouterr().err

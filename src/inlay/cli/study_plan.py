@@ -65,13 +65,13 @@ def _print(plan: StudyPlan) -> None:
     if plan.title:
         console.print(plan.title, style="bold")
     console.print(f"{plan.design}\n", soft_wrap=True)
-    per_task = ", ".join(f"{task} {count:,}" for task, count in plan.runs_by_task.items() if task)
+    per_task = ", ".join(f"{task} {count:,}" for task, count in plan.cells_by_task.items())
     rows = [
         ("combinations", f"{plan.combinations:,}"),
         ("left out", f"{sum(one.count for one in plan.left_out):,}"),
         *([("runs that tune", f"{plan.tuning_cells:,}")] if plan.tuning_cells else []),
-        ("cells", f"{plan.cells:,}"),
-        ("runs in all", f"{plan.runs:,}" + (f" ({per_task})" if per_task else "")),
+        ("cells", f"{plan.cells:,}" + (f" ({per_task})" if per_task else "")),
+        ("runs in all", f"{plan.runs:,}"),
         ("done already", f"{plan.done:,}"),
     ]
     print_table(["count", ">"], rows)

@@ -61,9 +61,10 @@ class StudyPlan:
     tuning_cells: int
     cells: int
     """Of the study itself."""
+    cells_by_task: dict[str, int]
+    """Of the study itself; empty without tasks."""
     runs: int
-    """Both together."""
-    runs_by_task: dict[str, int]
+    """Those that tune and those of the study together."""
     seeds: tuple[int, ...] | None
     done: int
     """Runs that the study directory already holds."""
@@ -111,12 +112,13 @@ def plan_study(
     outlines = Outlines()
     members: dict[str, list[Cell]] = {}
     for cell in expansion.cells:
-        members.setdefault(outlines.group(cell.config), []).append(cell)
+        members.setdefault(f"{cell.stage} {outlines.group(cell.config)}", []).append(cell)
     plans = {key: outlines.plan(cells[0].config) for key, cells in members.items()}
     seconds = _measured_seconds(directory)
     measured = {key: [seconds[cell.id] for cell in cells if cell.id in seconds] for key, cells in members.items()}
     speed, source = _speed(plans, members, measured, study, speed, probe)
-    groups = tuple(_group(plans[key], members[key], measured[key], speed) for key in members)
+    named = {key: _name(plans[key], cells, expansion.cells) for key, cells in members.items()}
+    groups = tuple(_group(named[key], plans[key], members[key], measured[key], speed) for key in members)
     done = {cell.id for cell in expansion.cells if _is_done(directory, cell)}
     left = 0.0
     known = True
@@ -143,7 +145,7 @@ def plan_study(
         tuning_cells=len(expansion.tuning),
         cells=len(expansion.main),
         runs=len(expansion.cells),
-        runs_by_task=dict(Counter(cell.task or "" for cell in expansion.cells)),
+        cells_by_task=dict(Counter(cell.task for cell in expansion.main if cell.task is not None)),
         seeds=study.seeds,
         done=len(done),
         groups=groups,
@@ -199,9 +201,24 @@ def _drawing_flops(config: JobConfig, plan: Plan) -> int:
     return flops + round(rounds * calls * each)
 
 
-def _group(plan: Plan, cells: Sequence[Cell], measured: Sequence[float], speed: float | None) -> Group:
+def _name(plan: Plan, cells: Sequence[Cell], every: Sequence[Cell]) -> str:
+    """Name runs of equal cost by what they share, of what the study varies: methods, levels and tasks."""
     methods = " + ".join(method.name for method in plan.methods)
+    levels = [
+        level if isinstance(level, str) else f"{factor}={level}"
+        for factor, level in cells[0].factors.items()
+        if all(cell.factors[factor] == level for cell in cells)
+        and any(cell.factors[factor] != level for cell in every)
+        and level != methods
+    ]
+    name = ", ".join(levels) or methods
+    if cells[0].stage == "tuning":
+        return f"tuning {name}"
     tasks = sorted({cell.task for cell in cells if cell.task is not None})
+    return f"{name} on {', '.join(tasks)}" if tasks else name
+
+
+def _group(name: str, plan: Plan, cells: Sequence[Cell], measured: Sequence[float], speed: float | None) -> Group:
     flops = _flops(cells[0].config, plan)
     estimate = None if speed is None or flops is None else flops / speed + OWN_SECONDS
     minutes = cells[0].config.train.minutes
@@ -209,7 +226,7 @@ def _group(plan: Plan, cells: Sequence[Cell], measured: Sequence[float], speed: 
         drawing = 0.0 if speed is None else _drawing_flops(cells[0].config, plan) / speed
         estimate = 60 * minutes + drawing + OWN_SECONDS
     return Group(
-        name=f"{methods} on {', '.join(tasks)}" if tasks else methods,
+        name=name,
         cells=len(cells),
         trainable_parameters=plan.trainable_parameters,
         steps=_steps(cells[0].config, plan),
