@@ -13,7 +13,8 @@ from inlay.study.statistics.anova import one_way
 from inlay.study.statistics.sample import make_sample
 from inlay.study.table import load_table
 
-SUBJECTS = Path(__file__).parents[2] / "studies" / "positions" / "results" / "subjects"
+RESULTS = Path(__file__).parents[2] / "studies" / "positions" / "results"
+SUBJECTS, DREAMBOOTH = RESULTS / "subjects", RESULTS / "dreambooth"
 NUMBER = re.compile(r"(\d+\.?\d*(?:e-?\d+)?)")
 BASE = {"pip": 0.3953, "rolo": 0.2864, "momo": 0.3012}
 """CLIP-I of the base's own pictures with the same noise: its mean is where every pair starts."""
@@ -86,6 +87,13 @@ def test_one_way_over_the_twenty_pairs_as_published(means, factor, freedom, f, p
     assert found.effect.eta_squared == pytest.approx(eta, abs=0.005)
 
 
+def assert_as_committed(place: Path, folder: Path) -> None:
+    """Words are the same to the letter; numbers but for rounding, which differs by processor."""
+    told, kept = (NUMBER.split((report / "report.md").read_text()) for report in (folder, place / "report"))
+    assert told[::2] == kept[::2]
+    assert list(map(float, told[1::2])) == pytest.approx(list(map(float, kept[1::2])), rel=0.02, abs=0.002)
+
+
 def test_the_report_comes_out_of_the_records_as_it_is_committed(rows, tmp_path):
     report, folder = write_report(SUBJECTS, rows, tmp_path / "report")
     said = " ".join(sentence.text for sentence in report.summary).replace("\N{NO-BREAK SPACE}", " ")
@@ -95,7 +103,37 @@ def test_the_report_comes_out_of_the_records_as_it_is_committed(rows, tmp_path):
     assert "Which input is best depends on the task (p = 0.017)" in said
     assert "it cannot be told from CA_out, FFN_out and Trans_out" in said
     assert "about 83 runs of each would be needed" in said
-    # Words are the same to the letter; numbers but for rounding, which differs by processor.
-    told, kept = (NUMBER.split((place / "report.md").read_text()) for place in (folder, SUBJECTS / "report"))
-    assert told[::2] == kept[::2]
-    assert list(map(float, told[1::2])) == pytest.approx(list(map(float, kept[1::2])), rel=0.02, abs=0.002)
+    assert_as_committed(SUBJECTS, folder)
+
+
+def test_full_dreambooth_is_ahead_of_both_adapters_and_pays_for_it(tmp_path):
+    compared = load_table(DREAMBOOTH)
+    assert len(compared) == 27
+    assert {row.status for row in compared} == {"done"}
+    stated = {  # CLIP-I, CLIP-T, distance of the prior, share of copies
+        "full": (0.557, 0.494, 3.38, 0.233),
+        "CA_c_CA_c": (0.480, 0.511, 1.50, 0.0),
+        "CA_out_FFN_in": (0.435, 0.531, 1.26, 0.0),
+    }
+    for method, expected in stated.items():
+        mine = [row for row in compared if row.factors["method"] == method]
+        assert len(mine) == 9
+        found = [
+            sum(row.metrics[name] for row in mine) / 9
+            for name in ("clip_i", "clip_t", "prior_distance", "copied_share")
+        ]
+        assert found == pytest.approx(expected, abs=0.005)
+    report, folder = write_report(DREAMBOOTH, compared, tmp_path / "report")
+    said = " ".join(sentence.text for sentence in report.summary).replace("\N{NO-BREAK SPACE}", " ")
+    assert "method matters for clip_i (F(2, 16) = 44.6, p < 0.001)" in said
+    assert (
+        "full has the highest mean clip_i (0.557, 95 % interval 0.538 to 0.577), clearly better than every other"
+        in said
+    )
+    assert_as_committed(DREAMBOOTH, folder)
+
+
+def test_the_learning_rates_that_were_found():
+    events = [json.loads(line) for line in (DREAMBOOTH / "ledger.jsonl").read_text().splitlines()]
+    found = {json.loads(one["group"])["method"]: one["level"] for one in events if one["event"] == "choice"}
+    assert found == {"full": 3e-4, "CA_c_CA_c": 3e-3, "CA_out_FFN_in": 3e-4}
