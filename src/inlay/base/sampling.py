@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inlay.base.architecture import make_scheduler
+from inlay.base.autoencoder import coded_together
 from inlay.base.contract import Base
 from inlay.randomness import stream
 
@@ -58,16 +59,6 @@ class PipelineSolver:
             latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
             tell()
         return latents
-
-
-PIXELS_DECODED = 2**18
-"""Pixels that the autoencoder decodes in one call: one picture of 512 x 512. It works in float32 at the pictures' own
-size, and would else need more memory than the denoiser, which the pictures pass together."""
-
-
-def decoded_together(size: tuple[int, int]) -> int:
-    """Return how many pictures of a size (height, width) in pixels are decoded in one call."""
-    return max(1, PIXELS_DECODED // (size[0] * size[1]))
 
 
 def sampler_config(base: Base) -> dict:
@@ -154,7 +145,7 @@ def sample(
 
             latents = solver(predict, noise[list(chunk)].to(base.device), tell)
             height, width = (side * base.architecture.downscale for side in latents.shape[-2:])
-            parts = latents.split(decoded_together((height, width)))
+            parts = latents.split(coded_together((height, width)))
             pictures += [to_uint8(base.decode(part)) for part in parts]
     return torch.cat(pictures)
 

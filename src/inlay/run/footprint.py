@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from inlay.base.autoencoder import coded_together
 from inlay.base.contract import Base
-from inlay.base.sampling import decoded_together, sample
+from inlay.base.sampling import sample
 from inlay.data.dataset import Dataset
 from inlay.methods import Attachment
 from inlay.run.class_images import DRAWN_TOGETHER, ClassImagesPlan
@@ -17,7 +18,6 @@ from inlay.run.config import JobConfig
 from inlay.run.cost import Arithmetic, forward_cost, step_cost
 from inlay.run.machine import Machine
 from inlay.run.solver import make_solver
-from inlay.train.diffusion import PIXELS_AT_ONCE
 from inlay.train.precision import LOWERED
 
 DRAWN_AT_A_TIME = int(inspect.signature(sample).parameters["batch_size"].default)
@@ -124,7 +124,7 @@ def footprint(
 
     side = latent_shape[1] * base.architecture.downscale
     # As many as Diffusion.build_caches encodes together.
-    pictures = max(1, min(64, PIXELS_AT_ONCE // side**2)) if cached else micro_batch
+    pictures = coded_together((side, side)) if cached else micro_batch
     if cached and dataset is not None and (class_images is None or class_images.pictures is not None):
         most = len(dataset) + len(dataset.validation)
         pictures = min(pictures, max(most, class_images.pictures or 0) if class_images is not None else most)
@@ -151,7 +151,7 @@ def footprint(
             conditions,
         ),
     )
-    decoded_at_a_time = min(at_a_time, decoded_together((side, side)))
+    decoded_at_a_time = min(at_a_time, coded_together((side, side)))
     decoded = forward_cost(base, full, lambda: base.decode(torch.empty(decoded_at_a_time, *latent_shape)))
     calls = make_solver(base, config.preview.sampler, config.preview.steps).calls
     picture_flops = calls * called.flops // at_a_time + decoded.flops // decoded_at_a_time

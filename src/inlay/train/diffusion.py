@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from inlay.base.autoencoder import coded_together
 from inlay.base.contract import Base
 from inlay.data.cache import TensorCache
 from inlay.data.dataset import Batch, Dataset, Item
@@ -26,8 +27,6 @@ from inlay.train.noise_path import noise_path
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
-PIXELS_AT_ONCE = 2**18
-"""Pixels that the autoencoder encodes in one call: one picture of 512 x 512, which takes 0.6 GiB."""
 VALIDATION_TIMESTEPS = 8
 """Timesteps, evenly spread, at which the loss on held-out pictures is measured."""
 
@@ -271,8 +270,7 @@ def _build(
     """Fill a cache, group after group: those of one data set (its number, height, width) are of one shape."""
     total, done = sum(map(len, groups.values())), 0
     for (_, height, width), keys in groups.items():
-        at_once = max(1, min(64, PIXELS_AT_ONCE // (height * width)))
-        cache.build(keys, compute, at_once, lambda now, _, done=done: told(done + now, total))
+        cache.build(keys, compute, coded_together((height, width)), lambda now, _, done=done: told(done + now, total))
         done += len(keys)
 
 
