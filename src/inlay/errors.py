@@ -4,9 +4,16 @@ Each carries one message that names the file or key, the value, and what is allo
 the message without a traceback and exits with 2.
 """
 
+from collections.abc import Sequence
+
 
 class InlayError(Exception):
     """Parent of every error that a user can mend."""
+
+    def __init__(self, message: str, mistakes: Sequence[str] = ()):
+        """Say what is wrong: in a message, and where that lists several mistakes, each by itself too."""
+        super().__init__(message)
+        self.mistakes = tuple(mistakes) or (message,)
 
 
 class ConfigError(InlayError):

@@ -185,8 +185,8 @@ def validate(model_class: type[Model], data: dict[str, Any], source: str | Path 
     except ValidationError as error:
         mistakes = explain(model_class, data, error)
     if len(mistakes) == 1:
-        raise ConfigError(f"{source}: {mistakes[0]}")
-    raise ConfigError("\n  ".join([f"{source}: {len(mistakes)} mistakes", *mistakes]))
+        raise ConfigError(f"{source}: {mistakes[0]}", mistakes)
+    raise ConfigError("\n  ".join([f"{source}: {len(mistakes)} mistakes", *mistakes]), mistakes)
 
 
 def config_hash(config: BaseModel) -> str:

@@ -97,6 +97,8 @@ class _Expander:
         self.solver = Solver(study.budget)
         self._refused: dict[str, tuple[int, Point]] = {}
         self._levels_refused: dict[tuple[str, Level], str] = {}
+        self._in_all: list[str] | None = None
+        """Mistakes that are in each combination which is wrong; None before the first."""
 
     def expand(self) -> Expansion:
         study = self.study
@@ -149,6 +151,8 @@ class _Expander:
             config = _validated(self._finished(self.stated(point, task), None))
             self.solver.check(config)
         except InlayError as error:
+            found = error.mistakes if self._in_all is None else self._in_all
+            self._in_all = [mistake for mistake in found if mistake in error.mistakes]
             return self._refuse(str(error).removeprefix("configuration: "), where)
         same = built.setdefault(config.content_hash(), (task, point))
         if same != (task, point):
@@ -181,7 +185,7 @@ class _Expander:
             if not allowed:
                 head = "no combination can be run"
                 # A mistake that is in every combination, as one of the section `run` is, is the one to be mended.
-                said = _in_all([reason for reason in self._refused if reason != ASKED]) or said
+                said = self._in_all or said
             raise ConfigError("\n  ".join([f"{head}:", *dict.fromkeys(said or self._refused)]))
 
     def _finished(self, data: dict[str, Any], seed: int | None) -> dict[str, Any]:
@@ -253,12 +257,6 @@ def _matches(pattern: Mapping[str, Any], where: Mapping[str, Level]) -> bool:
     return all(
         where.get(name) in (wanted if isinstance(wanted, tuple) else (wanted,)) for name, wanted in pattern.items()
     )
-
-
-def _in_all(reasons: Sequence[str]) -> list[str]:
-    """Return the mistakes that each message holds; one of several mistakes counts them, then has a line for each."""
-    mistakes = [lines[1:] or lines for lines in (reason.split("\n  ") for reason in reasons)]
-    return [one for one in mistakes[0] if all(one in others for others in mistakes)] if mistakes else []
 
 
 def _identifier(names: Sequence[Level], seed: int | None, stated: dict[str, Any]) -> str:
