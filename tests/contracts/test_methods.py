@@ -318,7 +318,9 @@ def gradients(components: Components, attachment: Attachment) -> list[Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         outputs(components).float().square().mean().backward()
-    return [p.grad for p in attachment.parameters().values() if p.grad is not None]
+    found = [p.grad for p in attachment.parameters().values()]
+    assert all(gradient is not None for gradient in found)
+    return found  # pyright: ignore[reportReturnType]
 
 
 @pytest.mark.parametrize("method", STACKED, ids=described)

@@ -96,6 +96,7 @@ found <- games_howell_test(stress, reduction ~ treatment, conf.level = 0.99, det
 result$stress <- list(games_howell = lapply(seq_len(nrow(found)), function(row) {
   # rstatix prints three digits of p; the distribution of its statistic has them all.
   p <- ptukey(found$statistic[row] * sqrt(2), 3, found$df[row], lower.tail = FALSE)
+  stopifnot(isTRUE(all.equal(signif(p, 3), found$p.adj[row])))
   list(found$group1[row], found$group2[row], found$estimate[row], found$conf.low[row], found$conf.high[row], p)
 }))
 

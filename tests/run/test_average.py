@@ -15,6 +15,7 @@ from inlay.run.job import execute
 from inlay.run.load import validate
 from inlay.train.loop import Loop
 from inlay.train.snapshots import snapshots
+from tests.killed import Killed
 
 STEPS = 24
 
@@ -102,9 +103,6 @@ def test_the_result_draws(finished, tmp_path, capsys):
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(finished, tiny_base, photos, tmp_path, monkeypatch):
-    class Killed(Exception):
-        pass
-
     step = Loop.step
 
     def until(self, number, *arguments):

@@ -15,6 +15,7 @@ from inlay.run.job import execute
 from inlay.run.load import validate
 from inlay.run.plan import make_plan
 from inlay.train.checkpoint import checkpoints
+from tests.killed import KillAt, Killed
 
 EMBEDS = "learned_embeds.safetensors"
 PIVOTAL = {"method": {"name": "lora", "rank": 2}, "stack": [{"name": "textual_inversion", "init": "dog"}]}
@@ -85,20 +86,8 @@ def test_a_growing_word_reaches_the_same_bits_when_killed(make, tmp_path):
     execute(config, tmp_path / "whole")
     assert load_file(tmp_path / "whole" / EMBEDS)["<new>"].shape == (3, 32)
 
-    class Killed(Exception):
-        pass
-
-    class KillAt5:
-        def phase(self, text): ...
-        def note(self, text): ...
-        def progress(self, what, done, total): ...
-
-        def step(self, state):
-            if state.step == 5:
-                raise Killed
-
     with pytest.raises(Killed):
-        execute(config, tmp_path / "killed", KillAt5())
+        execute(config, tmp_path / "killed", KillAt(5))
     assert [path.name for path in checkpoints(tmp_path / "killed" / "checkpoints")][-1] == "step-00000004"
     assert execute(config, tmp_path / "killed").record["resumed_from_step"] == 4
     one, other = (load_file(tmp_path / name / EMBEDS)["<new>"] for name in ("whole", "killed"))
