@@ -11,7 +11,7 @@ from tests.study.studies import make
 @pytest.fixture
 def study(tmp_path, tiny_base, photos):
     """Return a study directory: two pairs, two scales, two seeds; one cell has no record yet."""
-    stated = make(tiny_base, photos, seeds=2, metrics=["clip_i"], title="Pairs and scales")
+    stated = make(tiny_base, photos, seeds=2, metrics=["clip_i"], measured=["clip_i"], title="Pairs and scales")
     expansion = expand(stated)
     write_design(tmp_path / "study", stated, expansion)
     for number, cell in enumerate(expansion.main[:-1]):

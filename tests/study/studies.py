@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ from inlay.study.settings import Study
 from inlay.study.worker import Task, run_cell
 
 
-def stated(base: Path, photos: Path, **changes: Any) -> dict[str, Any]:
-    """Return a study file of a tiny base: two pairs of positions, two scales, a run of a few steps."""
+def stated(base: Path, photos: Path, measured: Sequence[str] = (), **changes: Any) -> dict[str, Any]:
+    """Return a study file of a tiny base: two pairs of positions, two scales, a run of a few steps.
+
+    Args:
+        base: the base's directory.
+        photos: a folder of pictures.
+        measured: metrics that every run measures at its end.
+        changes: keys of the study file.
+    """
     run = {
         "base": str(base),
         "data": {"source": str(photos), "prompt": "a photo of sks dog", "validation": 2},
@@ -20,6 +28,8 @@ def stated(base: Path, photos: Path, **changes: Any) -> dict[str, Any]:
         "train": {"steps": 3, "batch_size": 2, "checkpoint_every": 1, "learning_rate": 1e-3},
         "preview": {"pictures": 1, "steps": 1},
     }
+    if measured:
+        run["evaluate"] = {"metrics": list(measured), "prompts": ["a photo of a dog"], "symptoms": False}
     factors = {
         "pair": {
             "levels": {

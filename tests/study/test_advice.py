@@ -137,7 +137,7 @@ def test_every_setting_that_ships_is_a_valid_run_file():
 
 def test_a_study_of_ones_own_is_advised_by(tmp_path, tiny_base, photos):
     tasks = {"dog": {"data.prompt": "a photo of sks dog"}, "cat": {"data.prompt": "a photo of sks cat"}}
-    study = make(tiny_base, photos, seeds=3, metrics=["clip_i"], tasks=tasks)
+    study = make(tiny_base, photos, seeds=3, metrics=["clip_i"], measured=["clip_i"], tasks=tasks)
     expansion = expand(study)
     write_design(tmp_path, study, expansion)
     for number, cell in enumerate(expansion.main):

@@ -156,3 +156,20 @@ def test_a_tuned_setting_has_runs_of_its_own(tiny_base, photos):
     data["run"]["data"]["validation"] = 0
     with pytest.raises(ConfigError, match="no pictures are held out"):
         expand(validate(Study, data))
+
+
+def test_metrics_that_no_run_measures_are_refused_before_any_runs(tiny_base, photos):
+    data = stated(tiny_base, photos, measured=["clip_i"])
+    asked = data["run"]["evaluate"]
+    expand(validate(Study, data | {"metrics": ["clip_i", "clip_i@tabletop", "validation_loss", "smoothed_loss"]}))
+    for metric in ("clip_j", "clip_t", "copied_share", "leave_one_out_loss"):
+        with pytest.raises(ConfigError, match=f"metrics: no cell measures {metric}; allowed: .*clip_i"):
+            expand(validate(Study, data | {"metrics": [metric]}))
+    # One cell that measures it is enough: the others' gaps are shown.
+    some = {"evaluate.metrics": ["clip_i", "clip_t"]}
+    expand(validate(Study, data | {"factors": {"judge": {"levels": {"a": {}, "b": some}}}, "metrics": ["clip_t"]}))
+    # Runs that tune do not touch the test, unless they have one of their own.
+    tuning = {"levels": [1e-3, 1e-2], "seeds": [100], "metric": "clip_i", "higher_is_better": True}
+    with pytest.raises(ConfigError, match=r"tuning.metric=clip_i: the runs that tune do not measure it.*run.evaluate"):
+        expand(validate(Study, data | {"tuning": tuning}))
+    assert expand(validate(Study, data | {"tuning": tuning | {"run": {"evaluate": asked}}})).tuning

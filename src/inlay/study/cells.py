@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from inlay.errors import ConfigError, InlayError
 from inlay.run.config import JobConfig, PretrainConfig, RunConfig
+from inlay.run.evaluation.table import LOSSES, METRICS, SYMPTOMS
 from inlay.run.load import validate, with_settings
 from inlay.study.budget import Solver
 from inlay.study.design import choose
@@ -120,6 +121,7 @@ class _Expander:
             for point, possible in combinations
             for task in possible
         ]
+        _check_metrics(study.metrics, main)
         return Expansion(
             tuning=tuple(self._tuning_cells(main)),
             main=tuple(main),
@@ -243,9 +245,32 @@ class _Expander:
                             "tuning.metric=validation_loss: no pictures are held out to measure it on; set "
                             "data.validation in `run` or in tuning.run"
                         )
+                    if not _measures(config, tuning.metric):
+                        raise ConfigError(
+                            f"tuning.metric={tuning.metric}: the runs that tune do not measure it, for they do not "
+                            "touch the test; set tuning.run.evaluate, on other data, or take validation_loss"
+                        )
                     names = ["tuning", *({**cell.factors, "task": cell.task}[name] for name in tuning.by), level]
                     identifier = _identifier(names, seed, {"run": data})
                     yield Cell(identifier, "tuning", cell.factors, cell.task, seed, level, group, config)
+
+
+def _check_metrics(metrics: Sequence[str], cells: Sequence[Cell]) -> None:
+    for metric in metrics:
+        if not any(_measures(cell.config, metric) for cell in cells):
+            raise ConfigError(
+                f"metrics: no cell measures {metric}; allowed: {', '.join(LOSSES)}, what run.evaluate.metrics names of "
+                f"{', '.join(METRICS)}, and with run.evaluate.symptoms {', '.join(SYMPTOMS)}"
+            )
+
+
+def _measures(config: JobConfig, metric: str) -> bool:
+    """Return whether a run asks for a figure that its record then holds."""
+    if metric == "smoothed_loss":
+        return True
+    if metric == "validation_loss":
+        return bool(config.data.validation)
+    return config.evaluate is not None and config.evaluate.measures(metric)
 
 
 def _validated(data: dict[str, Any]) -> JobConfig:

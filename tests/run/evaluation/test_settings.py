@@ -5,6 +5,7 @@ import pytest
 from inlay.errors import ConfigError
 from inlay.run.config import RunConfig
 from inlay.run.evaluation.early import check_evaluation
+from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.run.evaluation.table import LOSSES, METRICS, SYMPTOMS, better
 from inlay.run.load import validate
 
@@ -56,6 +57,20 @@ def test_measuring_is_no_part_of_a_runs_identity_but_choosing_is():
     kept = run({"every": 2, "keep_best": "kid"})
     assert kept.identity() != plain.identity()
     assert kept.identity() != run({"every": 1, "keep_best": "kid"}).identity()
+
+
+def test_which_figures_a_section_measures():
+    def measured(evaluate):
+        figures = ("kid@dinov2:large", "clip_i", "accuracy_colour", "copied_share", "leave_one_out_loss", "loss")
+        return [name for name in figures if EvaluateSettings.model_validate(evaluate).measures(name)]
+
+    assert measured({}) == ["kid@dinov2:large", "clip_i", "accuracy_colour", "copied_share"]
+    assert measured({"metrics": ["accuracy"], "symptoms": False}) == ["accuracy_colour"]
+    assert measured({"metrics": ["kid"], "leave_one_out": True}) == [
+        "kid@dinov2:large",
+        "copied_share",
+        "leave_one_out_loss",
+    ]
 
 
 def test_every_figure_has_a_better_side():

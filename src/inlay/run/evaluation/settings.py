@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inlay.run.evaluation.table import METRICS, better
+from inlay.run.evaluation.table import METRICS, SYMPTOMS, better
 from inlay.settings import Settings
 
 
@@ -56,6 +56,16 @@ class EvaluateSettings(Settings):
     leave_one_out: bool = False
     """At the end, train once more without each picture in turn and measure the loss on it: for sets too small to hold
     pictures out of. Costs as many trainings as there are pictures."""
+
+    def measures(self, figure: str) -> bool:
+        """Return whether a record's figure, such as `clip_i`, `kid@dino` or `copied_share`, is asked for here."""
+        metric = figure.partition("@")[0]
+        if metric in SYMPTOMS:
+            return self.symptoms
+        if metric == "leave_one_out_loss":
+            return self.leave_one_out
+        metric = "accuracy" if metric.startswith("accuracy_") else metric
+        return metric in METRICS and (self.metrics is None or metric in self.metrics)
 
     @field_validator("metrics")
     @classmethod
