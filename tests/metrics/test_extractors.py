@@ -55,6 +55,7 @@ def test_the_embedded_towers_match_pictures_with_their_captions(tmp_path):
     shown = [world[index] for index in range(24)]
     images = extractors.extract(extractor, [picture.image for picture in shown])
     captions = extractors.extract_texts(extractor, [picture.caption for picture in shown])
+    assert images.values.shape == (24, extractors.WIDTHS["tabletop"])
     assert images.values == pytest.approx(image_features(np.stack([picture.image for picture in shown])), abs=1e-4)
     small, large = shown[0].image, np.kron(shown[1].image, np.ones((2, 1, 1), np.uint8))
     mixed = extractors.extract(extractor, [small, large])  # of unequal sizes
@@ -115,7 +116,7 @@ def test_inception_loads_the_published_layout(tmp_path):
     assert extractor.weights == hashlib.sha256((tmp_path / extractors.INCEPTION_FILE).read_bytes()).hexdigest()
     # these are not the weights of FID, so figures must not be called FID
     assert extractor.name == "inception:pt_inception-2015-12-05-6726825d"
-    assert extractors.extract(extractor, pictures(1)).values.shape == (1, 2048)
+    assert extractors.extract(extractor, pictures(1)).values.shape == (1, extractors.WIDTHS["inception"])
     state.pop("Mixed_5b.branch1x1.conv.weight")
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(ArtifactError, match=r"Mixed_5b\.branch1x1\.conv\.weight"):

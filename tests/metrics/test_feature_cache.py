@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inlay.errors import ArtifactError
-from inlay.metrics.feature_cache import FeatureCache
+from inlay.metrics.feature_cache import TOGETHER, FeatureCache, NamedPictures
 
 
 class Counting:
@@ -31,6 +31,28 @@ def test_each_picture_is_extracted_once(tmp_path):
     again = FeatureCache(tmp_path, "tower").features([*some[::-1], *pictures(2, seed=1)], extract)
     assert extract.seen == 7
     assert np.array_equal(again[:5], first[4::-1])
+
+
+def test_named_pictures_are_read_only_where_their_features_are_not_kept(tmp_path):
+    extract, some, read = Counting(), pictures(TOGETHER + 3), []
+
+    def look(place: int) -> np.ndarray:
+        read.append(place)
+        return some[place]
+
+    names = [f"picture {place}" for place in range(len(some))]
+    named = NamedPictures(names, look)
+    assert len(named) == len(some)
+    first = FeatureCache(tmp_path, "tower").features(named, extract)
+    assert read == list(range(len(some)))
+    assert np.array_equal(first, extract(some))
+    again = FeatureCache(tmp_path, "tower").features(NamedPictures([*names[1:3], "new"], look), extract)
+    assert read[len(some) :] == [2]  # the new one stands third
+    assert np.array_equal(again, first[[1, 2, 2]])
+    assert np.array_equal(named[-1], some[-1])
+    assert all(np.array_equal(one, other) for one, other in zip(named[1:5:2], some[1:5:2], strict=True))
+    with pytest.raises(IndexError):
+        named[len(some)]
 
 
 def test_another_extractor_shares_nothing(tmp_path):

@@ -133,6 +133,26 @@ def test_captions_beyond_the_text_encoder_are_counted(tiny, pictures, tmp_path):
     assert not any("captions are longer" in warning for warning in planned(config(tiny, pictures)).warnings)
 
 
+def test_a_figure_that_too_few_pictures_cannot_give_is_announced(pictures):
+    def warned(**evaluate):
+        asked = {"metrics": ["kid", "frechet_infinity"], "prompts": ["a dog", "a cat"], **evaluate}
+        found = make_plan(config("tabletop", pictures, method="bitfit", evaluate=asked)).warnings
+        return [warning for warning in found if "frechet_infinity" in warning]
+
+    (warning,) = warned(pictures=1151)
+    assert "2302 pictures are drawn, and with the features of tabletop it needs 2304; set evaluate.pictures" in warning
+    assert not warned(pictures=1152)
+    assert not warned(pictures=2, metrics=["kid"])
+    assert not warned(pictures=2, features=["clip:some/where", "tabletop"], metrics=None)
+    (of_captions,) = warned(pictures=767, prompts=None)  # no prompts: the captions, of which there are two
+    assert "1534 pictures are drawn" in of_captions
+
+
+def test_an_evaluation_that_cannot_be_is_refused(tiny, pictures):
+    with pytest.raises(ConfigError, match=r"evaluate\.features: say which network looks at the pictures"):
+        make_plan(config(tiny, pictures, evaluate={"metrics": ["kid"]}))
+
+
 def test_what_does_not_fit_the_base_is_refused_before_anything_is_counted(tiny):
     with pytest.raises(TargetError, match="nothing_like_this"):
         make_plan(config(tiny, method={"name": "lora", "targets": ["nothing_like_this"]}))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from inlay.errors import ArtifactError, ConfigError, DataError
 from inlay.metrics import features as embedded
-from inlay.metrics.feature_cache import FeatureCache, Pictures
+from inlay.metrics.feature_cache import FeatureCache, NamedPictures, Pictures
 from inlay.metrics.measure import Features
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}"
 INCEPTION_DIGEST = "6726825d"
 """How the sha256 of the FID weights begins: with others a Frechet distance is not called FID."""
+WIDTHS = {"tabletop": 192, "inception": 2048}
+"""Features of a picture, where all weights of a kind have as many."""
 DINO_SIDE = 224
 """Height and width at which DINO and DINOv2 are used in publications, in pixels."""
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -70,7 +72,7 @@ def extract(
 
     Args:
         extractor: from `load`.
-        pictures: uint8 [H, W, 3] of any sizes, one or more.
+        pictures: uint8 [H, W, 3] of any sizes, one or more; of `NamedPictures` only those that are not kept are read.
         cache: folder in which features are kept by content; none are kept without.
         clusters: see `Features.clusters`.
         pairing: see `Features.pairing`.
@@ -79,9 +81,10 @@ def extract(
         DataError: there is no picture, or one is not uint8 [H, W, 3].
         ArtifactError: the cache cannot be written.
     """
-    for place, picture in enumerate(pictures):
-        if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
-            raise DataError(f"Pictures must be uint8 [H, W, 3]; number {place} is {picture.dtype} {picture.shape}.")
+    if not isinstance(pictures, NamedPictures):  # those are read as they are needed, and by us
+        for place, picture in enumerate(pictures):
+            if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
+                raise DataError(f"Pictures must be uint8 [H, W, 3]; number {place} is {picture.dtype} {picture.shape}.")
     if not len(pictures):
         raise DataError("There are no pictures to extract features from.")
 

@@ -1,10 +1,11 @@
-"""Features extracted once: kept by the content of the picture and the fingerprint of the extractor."""
+"""Features extracted once: kept by the content of the picture, or its name, and the fingerprint of the extractor."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,37 @@ from inlay.files import read_arrays, write_arrays
 
 Pictures = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """Pictures [H, W, 3] of any sizes, or [N, H, W, 3]."""
+TOGETHER = 256
+"""Pictures that are read and extracted at once, so that thousands need not be in memory."""
+
+
+class NamedPictures(Sequence[NDArray[np.uint8]]):
+    """Pictures whose names are known before they are read: where features are kept, none has to be read."""
+
+    def __init__(self, names: Sequence[str], read: Callable[[int], NDArray[np.uint8]]):
+        """Read nothing yet.
+
+        Args:
+            names: of each picture, one name for one content and no other.
+            read: returns the picture [H, W, 3] of a place; it is called again whenever a picture is asked for.
+        """
+        self.keys = [hashlib.sha256(f"named {name}".encode()).hexdigest() for name in names]
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, place: int) -> NDArray[np.uint8]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[NDArray[np.uint8]]: ...
+
+    def __getitem__(self, place: int | slice) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Read a picture, or several."""
+        if isinstance(place, slice):
+            return [self._read(one) for one in range(len(self))[place]]
+        return self._read(range(len(self))[place])
 
 
 def content_key(picture: NDArray[np.uint8]) -> str:
@@ -58,12 +90,14 @@ class FeatureCache:
         Raises:
             ArtifactError: the folder cannot be written.
         """
-        keys = [content_key(picture) for picture in pictures]
-        missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in self._found}
+        keys = pictures.keys if isinstance(pictures, NamedPictures) else [content_key(picture) for picture in pictures]
+        missing = {key: place for place, key in enumerate(keys) if key not in self._found}
         if missing:
-            rows = extract(list(missing.values()))
+            places = list(missing.values())
+            parts = [places[at : at + TOGETHER] for at in range(0, len(places), TOGETHER)]
+            rows = np.concatenate([extract([pictures[place] for place in part]) for part in parts])
             self._found |= dict(zip(missing, rows, strict=True))
-            named = np.frombuffer(bytes.fromhex("".join(missing)), np.uint8).reshape(-1, 32)
+            written = np.frombuffer(bytes.fromhex("".join(missing)), np.uint8).reshape(-1, 32)
             name = hashlib.sha256("".join(sorted(missing)).encode()).hexdigest()[:32]
-            write_arrays(self.folder / f"{name}.safetensors", {"keys": named, "features": rows}, {})
+            write_arrays(self.folder / f"{name}.safetensors", {"keys": written, "features": rows}, {})
         return np.stack([self._found[key] for key in keys])

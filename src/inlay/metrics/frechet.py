@@ -93,7 +93,7 @@ def infinity(generated: Features, reference: Reference) -> Measure:
     intercept scatters as the distance at full size does: its interval is the jackknife's of that.
 
     Args:
-        generated: enough pictures for an eighth to exceed the number of features by half.
+        generated: as many pictures as :func:`enough` says: an eighth of them exceeds the number of features by half.
         reference: statistics of the reference set. Its own sampling error is not removed.
 
     Raises:
@@ -101,7 +101,7 @@ def infinity(generated: Features, reference: Reference) -> Measure:
     """
     same_extractor(generated, reference)
     count, width = generated.values.shape
-    needed = PARTS[-1] * (width + width // 2)
+    needed = enough(width)
     if count < needed:
         raise DataError(
             f"{name(generated.extractor)} cannot be extrapolated from {count} pictures: with {width} features at least "
@@ -125,6 +125,11 @@ def infinity(generated: Features, reference: Reference) -> Measure:
         "",
         found,
     )
+
+
+def enough(width: int) -> int:
+    """Return how many pictures :func:`infinity` needs at least with so many features."""
+    return PARTS[-1] * (width + width // 2)
 
 
 def name(extractor: str) -> str:

@@ -24,6 +24,7 @@ from inlay.run.class_images import ClassImagesPlan, plan_class_images
 from inlay.run.classes import with_classes
 from inlay.run.config import JobConfig
 from inlay.run.disk import Disk, disk
+from inlay.run.evaluation.early import check_evaluation, evaluation_warnings
 from inlay.run.footprint import Memory, Work, footprint
 from inlay.run.machine import Machine, this_machine
 from inlay.run.places import Group, block, groups, kind
@@ -144,6 +145,7 @@ def make_plan(config: JobConfig) -> Plan:
         architecture = read_base(config.base, location, with_classes(config, dataset))
     check_objective(config, architecture)
     check_trackers(config)
+    check_evaluation(config)
     objective = config.objective.resolved(architecture.prediction)
     path = noise_path(architecture)
     weights = objective.weight_table(path)
@@ -305,6 +307,8 @@ def _warnings(
             f"data.resolution={resolution}, but the base was trained at {architecture.resolution} pixels; far from it "
             "its pictures get worse"
         )
+    known = (example.caption for example in dataset.examples) if dataset is not None else ()
+    yield from evaluation_warnings(config, list(dict.fromkeys(known)))
     if config.train.precision == "fp16" and machine.device == "cpu":
         yield "train.precision=fp16 is slow on a CPU; bf16 needs no scaling and is as small"
     if config.train.precision == "bf16" and not machine.fast_bf16:

@@ -1,4 +1,4 @@
-"""What a base draws before it learned anything is drawn once, whatever is attached to it later."""
+"""What a base draws before it learned anything is drawn once, whatever is attached to it later; references too."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import pytest
 
 from inlay.base.families import load_base
 from inlay.base.settings import BaseSettings
+from inlay.data.sources import Example
+from inlay.data.tabletop import World
 from inlay.methods import METHODS
+from inlay.metrics.extractors import extract, load
 from inlay.run.attach import attach
 from inlay.run.evaluation.drawing import Drawing
+from inlay.run.evaluation.measuring import References
 from tests.contracts.bases import perturb
 
 PROMPTS = ["a dog", "a dog on grass"]
@@ -82,3 +86,19 @@ def test_a_method_that_is_disabled_finds_the_same_pictures(base):
     assert same(found, first)
     assert same(fresh, first)
     assert not same(DRAWING.draw(base, PROMPTS, PROMPTS, lambda done, total: None), first)
+
+
+def test_references_whose_features_are_kept_are_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("INLAY_CACHE", str(tmp_path))
+    tower = load("tabletop", tmp_path)
+    features = References.read("tabletop:test", 3, 64, "reference").of(tower).values
+    drawn = [World("test")[index].image for index in range(4)]
+    assert np.array_equal(features, extract(tower, drawn[:3]).values)
+    opened = []
+    plain = Example.open
+    monkeypatch.setattr(Example, "open", lambda example: opened.append(example.id) or plain(example))
+    assert np.array_equal(References.read("tabletop:test", 3, 64, "reference").of(tower).values, features)
+    assert opened == []
+    more = References.read("tabletop:test", 4, 64, "reference").of(tower).values
+    assert opened == ["tabletop:test/3"]
+    assert more == pytest.approx(extract(tower, drawn).values, abs=1e-5)  # other batches, other roundings

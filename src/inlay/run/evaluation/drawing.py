@@ -19,8 +19,9 @@ from inlay.base.sampling import initial_noise, sample, sampler_config, to_uint8
 from inlay.data.cache import TensorCache
 from inlay.data.settings import DataSettings
 from inlay.data.sources import Example, load_examples
-from inlay.data.views import center_view, pixels
+from inlay.data.views import PIXELS_VERSION, center_view, pixels
 from inlay.errors import DataError
+from inlay.metrics.feature_cache import NamedPictures
 from inlay.randomness import derive
 from inlay.run.evaluation.settings import EvaluateSettings
 from inlay.run.solver import make_solver
@@ -159,8 +160,10 @@ def shown(examples: Sequence[Example], side: int) -> tuple[NDArray[np.uint8], ..
     return tuple(to_uint8(square[None])[0].numpy() for square in squares)
 
 
-def read_source(source: str, count: int, side: int, key: str) -> tuple[tuple[NDArray[np.uint8], ...], list[str] | None]:
+def read_source(source: str, count: int, side: int, key: str) -> tuple[NamedPictures, list[str] | None]:
     """Return the pictures of a folder or another source, as they are, with their captions where all have one.
+
+    Each picture is looked at now and read when it is asked for.
 
     Args:
         source: as in ``data.source``.
@@ -172,8 +175,9 @@ def read_source(source: str, count: int, side: int, key: str) -> tuple[tuple[NDA
         DataError: there are none, or they cannot be read.
     """
     captioned = True
+    settings = DataSettings(source=source, count=count)
     try:
-        loaded = load_examples(DataSettings(source=source, count=count), side, key)
+        loaded = load_examples(settings, side, key)
     except DataError as error:
         if not Path(source).expanduser().is_dir() or "caption" not in str(error):
             raise
@@ -183,5 +187,6 @@ def read_source(source: str, count: int, side: int, key: str) -> tuple[tuple[NDA
     kept = [example for example in loaded.examples if not GRID.fullmatch(example.id.rpartition("/")[2])]
     if not kept:
         raise DataError(f"{key}: {source} holds no pictures")
-    found = tuple(np.asarray(example.open(), dtype=np.uint8) for example in kept)
+    names = [f"{example.sha256}:{settings.background}:v{PIXELS_VERSION}" for example in kept]
+    found = NamedPictures(names, lambda place: np.asarray(kept[place].open(), dtype=np.uint8))
     return found, [example.caption for example in kept] if captioned else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from inlay.base.locate import EMBEDDED
 from inlay.errors import ConfigError
+from inlay.metrics import frechet
+from inlay.metrics.extractors import WIDTHS
 from inlay.run.config import JobConfig
 from inlay.run.evaluation.measuring import check_extractors, choose
 from inlay.run.evaluation.prompts import questions
@@ -50,3 +53,24 @@ def check_evaluation(config: JobConfig) -> None:
             f"evaluate.keep_best={keep} is not measured here; what is: {', '.join(metrics)}"
             + ("; it needs several pictures a prompt" if keep == "diversity" else "")
         )
+
+
+def evaluation_warnings(config: JobConfig, captions: Sequence[str]) -> Iterator[str]:
+    """Say which figures that a job asks for will be missing, and could be there.
+
+    Args:
+        config: what :func:`check_evaluation` has checked.
+        captions: of the pictures; where they are not known, four are taken to be there, the most that are asked for.
+    """
+    settings = config.evaluate
+    if settings is None or "frechet_infinity" not in (settings.metrics or ()):
+        return
+    pictures = settings.pictures * len(questions(settings, config, captions or "1234").prompts)
+    for name in extractors(settings, config.base.model):
+        needed = frechet.enough(WIDTHS.get(name.partition(":")[0], 0))
+        if 0 < pictures < needed:
+            yield (
+                f"evaluate.metrics: frechet_infinity will be missing: {pictures} pictures are drawn, and with the "
+                f"features of {name} it needs {needed}; set evaluate.pictures, or take kid, which few pictures do not "
+                "bias"
+            )

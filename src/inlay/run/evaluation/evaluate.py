@@ -166,7 +166,7 @@ def _answer(one: Target, asked: Mapping[Target, Questions | None], common: Commo
     ours, settings, reporter = asked[one], common.settings, common.reporter
     if ours is None:
         pictures, captions = read_source(one.name, 10**6, common.side, "TARGET")
-        shots = Shots(pictures, None if captions is None else tuple(captions), "")
+        shots = Shots(tuple(pictures), None if captions is None else tuple(captions), "")
         return Answer(one, shots, measure(common.metrics, common.lens, shots, common.references))
     drawing = Drawing.of(settings, common.side)
     before = None
