@@ -81,11 +81,14 @@ class Quiet:
         """Nothing yet."""
         self.ends: list[tuple[str, str]] = []
         self.notes: list[str] = []
+        self.left: list[tuple[int, float | None]] = []
+        """Cells and seconds left after each end."""
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
     def ended(self, cell, kind, reason, counts) -> None:
         self.ends.append((cell, kind))
+        self.left.append((counts.left, counts.seconds_left))
 
     def working(self, running, counts) -> None: ...

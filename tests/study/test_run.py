@@ -184,6 +184,20 @@ def test_a_study_may_grow_but_not_lose_results(tiny_base, photos, tmp_path):
         run_study(make(tiny_base, photos, budget={"steps": 4}), tmp_path, Inline(), Quiet())
 
 
+def test_time_left_is_known_from_earlier_sittings(tiny_base, photos, tmp_path):
+    def fail(task):
+        return {"kind": "failed", "cell": task.cell, "reason": "not today", "seconds": 1.0}
+
+    first, second = Quiet(), Quiet()
+    run_study(make(tiny_base, photos, execution={"retries": 0}), tmp_path / "new", Inline(fail), first)
+    assert [left for _, left in first.left] == [None] * 4
+    run_study(make(tiny_base, photos), tmp_path / "s", Inline(), Quiet())
+    took = [event["seconds"] for event in events(tmp_path / "s", "done")]
+    grown = make(tiny_base, photos, seeds=2, execution={"retries": 0})
+    run_study(grown, tmp_path / "s", Inline(fail), second)
+    assert second.left == [(rest, pytest.approx(rest * sum(took) / 4)) for rest in (3, 2, 1, 0)]
+
+
 def test_results_of_unequal_weights_of_one_base_are_not_mixed(tiny_base, photos, tmp_path):
     run_study(make(tiny_base, photos), tmp_path / "s", Inline(), Quiet())
     first, *_ = rows = load_table(tmp_path / "s")

@@ -111,8 +111,8 @@ def _print(plan: StudyPlan) -> None:
     for warning in plan.warnings:
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)
     console.print(
-        f"{plan.runs:,} runs, {_seconds(plan.finish_seconds)} with {plan.workers} at a time, "
-        f"{'unknown' if plan.disk_bytes is None else human_bytes(plan.disk_bytes)} of disk",
+        f"{plan.runs:,} runs, {plan.workers} at a time: time {_seconds(plan.finish_seconds)}, "
+        f"disk {'unknown' if plan.disk_bytes is None else human_bytes(plan.disk_bytes)}",
         soft_wrap=True,
     )
 

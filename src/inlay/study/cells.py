@@ -256,12 +256,13 @@ class _Expander:
 
 
 def _check_metrics(metrics: Sequence[str], cells: Sequence[Cell]) -> None:
+    def measured(metric: str) -> bool:
+        return any(_measures(cell.config, metric) for cell in cells)
+
     for metric in metrics:
-        if not any(_measures(cell.config, metric) for cell in cells):
-            raise ConfigError(
-                f"metrics: no cell measures {metric}; allowed: {', '.join(LOSSES)}, what run.evaluate.metrics names of "
-                f"{', '.join(METRICS)}, and with run.evaluate.symptoms {', '.join(SYMPTOMS)}"
-            )
+        if not measured(metric):
+            there = ", ".join(filter(measured, (*LOSSES, *METRICS, *SYMPTOMS)))
+            raise ConfigError(f"metrics: no cell measures {metric}; they measure {there}; run.evaluate asks for more")
 
 
 def _measures(config: JobConfig, metric: str) -> bool:

@@ -50,7 +50,7 @@ class Counts:
     failed: int
     running: int
     seconds_left: float | None
-    """By the mean of the cells that ended in this sitting; None before one has."""
+    """By the mean of the stage's cells that have ended; None before one has."""
 
     @property
     def left(self) -> int:
@@ -147,6 +147,8 @@ class _Driver:
         self.running: dict[str, tuple[Cell, float]] = {}
         self.steps: dict[str, str] = {}
         self.seconds: list[float] = []
+        """That the stage's cells took, in earlier sittings too; those of the stage before where none has ended."""
+        self.ended_here = 0
         self.cells: Sequence[Cell] = ()
         self.total = self.done = self.failed = 0
         self.stopping = False
@@ -204,7 +206,9 @@ class _Driver:
     def _stage(self, expansion: Expansion, cells: Sequence[Cell]) -> None:
         retries = self.study.execution.retries
         found = states(self.directory, _ids(expansion.cells), retries)
-        recorded = {event["cell"] for event in read_ledger(self.directory) if event["event"] == "done"}
+        ends = [event for event in read_ledger(self.directory) if event["event"] == "done"]
+        recorded = {event["cell"]: event.get("seconds") for event in ends}
+        self.seconds = [took for cell in cells if (took := recorded.get(cell.id)) is not None] or self.seconds
         self.cells = expansion.cells
         self.total = len(expansion.cells)
         self.done = sum(state.status == "done" for state in found.values())
@@ -267,9 +271,10 @@ class _Driver:
             )
         if kind == "done":
             self.done += 1
+            self.ended_here += 1
             self.seconds.append(time.monotonic() - began)
             self.ledger.append("done", cell=name, seconds=event.get("seconds"))
-            if len(self.seconds) == 1:  # the first of this sitting says on which weights the others will be
+            if self.ended_here == 1:  # the first of this sitting says on which weights the others will be
                 found = states(self.directory, _ids(self.cells), self.study.execution.retries)
                 done_records(self.directory, [cell for cell, state in found.items() if state.status == "done"])
         elif kind in ("failed", "lost"):
@@ -282,7 +287,7 @@ class _Driver:
                 waiting.append(cell)
                 kind = "retried"
         self.watcher.ended(name, kind, reason, self.counts())
-        if self.lost_in_a_row >= MANY_LOST and not self.seconds:
+        if self.lost_in_a_row >= MANY_LOST and not self.ended_here:
             raise ArtifactError(f"{self.directory}: {MANY_LOST} workers ended without a result in a row: {reason}")
 
     def counts(self) -> Counts:

@@ -61,7 +61,15 @@ def test_measuring_is_no_part_of_a_runs_identity_but_choosing_is():
 
 def test_which_figures_a_section_measures():
     def measured(evaluate):
-        figures = ("kid@dinov2:large", "clip_i", "accuracy_colour", "copied_share", "leave_one_out_loss", "loss")
+        figures = (
+            "kid@dinov2:large",
+            "frechet",
+            "clip_i",
+            "accuracy_colour",
+            "copied_share",
+            "leave_one_out_loss",
+            "loss",
+        )
         return [name for name in figures if EvaluateSettings.model_validate(evaluate).measures(name)]
 
     assert measured({}) == ["kid@dinov2:large", "clip_i", "accuracy_colour", "copied_share"]

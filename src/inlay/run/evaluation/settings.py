@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inlay.run.evaluation.table import METRICS, SYMPTOMS, better
+from inlay.run.evaluation.table import DEFAULT, METRICS, SYMPTOMS, better
 from inlay.settings import Settings
 
 
@@ -58,14 +58,14 @@ class EvaluateSettings(Settings):
     pictures out of. Costs as many trainings as there are pictures."""
 
     def measures(self, figure: str) -> bool:
-        """Return whether a record's figure, such as `clip_i`, `kid@dino` or `copied_share`, is asked for here."""
+        """Return whether a figure of a record, such as `clip_i`, `kid@dino` or `copied_share`, is asked for here."""
         metric = figure.partition("@")[0]
         if metric in SYMPTOMS:
             return self.symptoms
         if metric == "leave_one_out_loss":
             return self.leave_one_out
         metric = "accuracy" if metric.startswith("accuracy_") else metric
-        return metric in METRICS and (self.metrics is None or metric in self.metrics)
+        return metric in (DEFAULT if self.metrics is None else self.metrics)
 
     @field_validator("metrics")
     @classmethod
