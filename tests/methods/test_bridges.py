@@ -18,14 +18,11 @@ from inlay.methods.adapter import PAIRS
 from inlay.methods.blocks import Block, find_blocks
 from inlay.methods.bridges import CHILD, Bridge, remove
 from tests.methods import reference
+from tests.methods.small import noise
 
 BATCH, TOKENS, WIDTH, WORDS, CONTEXT, CHANNELS = 2, 5, 16, 3, 12, (8, 12)
 TRANSFORMER_PAIRS = [pair for pair in PAIRS if not pair[0].startswith("Res")]
 RESIDUAL_PAIRS = [pair for pair in PAIRS if pair[0].startswith("Res")]
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def drawn(module: Any, seed: int = 0) -> Any:

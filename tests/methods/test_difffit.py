@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DModel
-from torch import Tensor
 
 from inlay.base.architecture import read_architecture
 from inlay.base.locate import locate
@@ -16,12 +14,9 @@ from inlay.base.settings import BaseSettings
 from inlay.errors import TargetError
 from inlay.methods import Adapter, BitFit, DiffFit, Lora
 from tests.contracts.bases import Snapshot, outputs, perturb, tiny
+from tests.methods.small import noise, transformer_without_text, unet_without_attention
 
 BLOCK = "mid_block.attentions.0.transformer_blocks.0"
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_a_block_is_the_arithmetic_spelled_out():
@@ -107,29 +102,12 @@ def test_small_factors_are_not_lost_in_half_precision():
 
 
 def test_a_denoiser_without_transformer_blocks_is_refused():
-    unet = UNet2DModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-    )
     with pytest.raises(TargetError, match=r"difffit: the denoiser, a UNet2DModel, has no blocks"):
-        DiffFit().attach({"unet": unet})
+        DiffFit().attach({"unet": unet_without_attention()})
 
 
 def test_it_acts_in_a_diffusion_transformer_and_merges_there():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        dit = DiTTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=8,
-            in_channels=4,
-            out_channels=4,
-            num_layers=2,
-            sample_size=8,
-            num_embeds_ada_norm=10,
-        ).eval()
+    dit = transformer_without_text()
     arguments = {"timestep": torch.tensor([5]), "class_labels": torch.tensor([1])}
     base = dit(noise(1, 4, 8, 8), **arguments).sample
     attachment = DiffFit().attach({"unet": dit})

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
 from diffusers.models.attention import BasicTransformerBlock
 from pydantic import ValidationError
 from torch import Tensor
@@ -21,13 +20,10 @@ from inlay.base.settings import BaseSettings
 from inlay.errors import TargetError
 from inlay.methods import Gated, Lora, Prefix
 from tests.contracts.bases import Snapshot, outputs, perturb, tiny
+from tests.methods.small import noise, transformer_without_text, unet_without_attention
 
 BLOCK = "mid_block.attentions.0.transformer_blocks.0"
 SMALL = Gated(adapter_width=3, lora_rank=2, prefix_length=2)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def attached(method: Gated, components: Any) -> Any:
@@ -224,32 +220,8 @@ def test_nothing_to_gate_is_refused():
 
 
 def test_a_denoiser_without_its_blocks_is_refused():
-    unet = UNet2DModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-    )
     with pytest.raises(TargetError, match=r"gated: the denoiser, a UNet2DModel, has no blocks .*BasicTransformerBlock"):
-        Gated().attach({"unet": unet})
-
-
-def transformer_without_text() -> Any:
-    from diffusers import DiTTransformer2DModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        dit = DiTTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=8,
-            in_channels=4,
-            out_channels=4,
-            num_layers=2,
-            sample_size=8,
-            num_embeds_ada_norm=10,
-        )
-    return dit.requires_grad_(False).eval()
+        Gated().attach({"unet": unet_without_attention()})
 
 
 def test_in_a_transformer_without_text_only_lora_finds_its_place():

@@ -14,10 +14,7 @@ from inlay.base.locate import locate
 from inlay.base.settings import BaseSettings
 from inlay.methods import Hypernetwork
 from tests.contracts.bases import outputs, perturb, tiny
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from tests.methods.small import noise
 
 
 def numbered(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor
 from torch import Tensor
 
@@ -16,14 +15,11 @@ from inlay.base.settings import BaseSettings
 from inlay.errors import TargetError
 from inlay.methods import Lora, Prefix
 from tests.contracts.bases import outputs, perturb, tiny
+from tests.methods.small import noise, unet_without_attention
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2"
 PROCESSORS = [AttnProcessor(), AttnProcessor2_0(), SlicedAttnProcessor(1)]
 every_backend = pytest.mark.parametrize("processor", PROCESSORS, ids=lambda processor: type(processor).__name__)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def attended(layer: Any, x: Tensor, context: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -128,15 +124,8 @@ def test_fused_projections_are_refused_instead_of_left_out():
 
 
 def test_a_denoiser_without_text_is_refused():
-    unet = UNet2DModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-    )
     with pytest.raises(TargetError, match="the denoiser has no cross-attention"):
-        Prefix().attach({"unet": unet})
+        Prefix().attach({"unet": unet_without_attention()})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DModel
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -18,13 +17,10 @@ from inlay.errors import TargetError
 from inlay.methods import Lora, Prefix, TLora
 from inlay.methods.timed_update import START, rank_mask
 from tests.contracts.bases import outputs, perturb, tiny
+from tests.methods.small import noise, transformer_without_text, unet_without_attention
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 SMALL = TLora(rank=4, min_rank=1)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def predict(unet: Any, timestep: Any, batch: int = 2) -> Tensor:
@@ -192,29 +188,13 @@ def test_more_ranks_at_noise_than_there_are_is_refused():
 
 
 def test_a_denoiser_without_attention_is_refused():
-    unet = UNet2DModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-    )
+    unet = unet_without_attention()
     with pytest.raises(TargetError, match=r"tlora: the denoiser, a UNet2DModel, has no attention"):
         TLora().attach({"unet": unet})
 
 
 def test_it_acts_in_a_diffusion_transformer():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        dit = DiTTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=8,
-            in_channels=4,
-            out_channels=4,
-            num_layers=2,
-            sample_size=8,
-            num_embeds_ada_norm=10,
-        ).eval()
+    dit = transformer_without_text()
     labels = torch.tensor([1])
     base = {t: dit(noise(1, 4, 8, 8), timestep=torch.tensor([t]), class_labels=labels).sample for t in (5, 999)}
     attachment = TLora(rank=2, min_rank=0).attach({"unet": dit})
