@@ -10,11 +10,11 @@ from inlay.base.sampling import initial_noise, sample, sampler_config
 from inlay.errors import ArtifactError, ConfigError, TargetError, TrainingError
 from inlay.run.config import PretrainConfig, RunConfig
 from inlay.run.directory import load_run, read_trace
-from inlay.run.draw import draw, load_target
 from inlay.run.job import Job, execute
 from inlay.run.load import validate
 from inlay.train.checkpoint import checkpoints, load_checkpoint
 from tests.killed import KillAt, Killed
+from tests.run.plain_diffusers import check_same_picture
 
 LORA = "pytorch_lora_weights.safetensors"
 
@@ -71,25 +71,9 @@ def test_a_run_leaves_everything_a_user_needs(make, tmp_path):
 
 
 def test_plain_diffusers_draws_the_same_picture(make, tiny_base, tmp_path):
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-
-    execute(make(method={"name": "lora", "rank": 2, "alpha": 8.0, "text_encoder": True}), tmp_path / "run")
-    base = load_target(str(tmp_path / "run"))
-    prompt = "a photo of sks dog"
-    [ours] = draw(base, [prompt], pictures=1, seed=3, steps=4)
-    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    noise = initial_noise(base, [3], (32, 32))
-
-    def theirs():
-        return pipeline(prompt, latents=noise, num_inference_steps=4, guidance_scale=7.0, output_type="np").images[0]
-
-    before = (theirs() * 255).round().astype("uint8")
-    pipeline.load_lora_weights(tmp_path / "run")
-    after = (theirs() * 255).round().astype("uint8")
-    assert (after == ours.pixels).all()
-    assert (before != after).any()
+    run = tmp_path / "run"
+    execute(make(method={"name": "lora", "rank": 2, "alpha": 8.0, "text_encoder": True}), run)
+    check_same_picture(tiny_base, run, "a photo of sks dog", lambda pipeline: pipeline.load_lora_weights(run))
 
 
 def test_a_killed_run_reaches_the_same_bits(make, tmp_path):
