@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from inlay.errors import DataError
 from inlay.metrics.intervals import Interval, Jackknife, jackknife, of_mean
-from inlay.metrics.measure import Features, Measure, same_extractor
+from inlay.metrics.measure import Features, Measure, measured, same_extractor
 
 
 def clip_text(pictures: Features, texts: Features) -> Measure:
@@ -77,16 +77,5 @@ def diversity(generated: Features) -> Measure:
 
 def _measure(label: str, found: Jackknife, generated: Features, reference: Features | None) -> Measure:
     interval: Interval | None = found.interval()
-    return Measure(
-        label,
-        found.value,
-        interval,
-        len(generated),
-        len(reference) if reference else 0,
-        generated.extractor,
-        generated.fingerprint,
-        reference.content if reference else "",
-        generated.pairing,
-        "" if interval else "No interval: fewer than three independent pictures or prompts, or all of them equal.",
-        found,
-    )
+    few = "" if interval else "No interval: fewer than three independent pictures or prompts, or all of them equal."
+    return measured(label, found, interval, generated, reference, few)

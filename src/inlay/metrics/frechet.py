@@ -7,6 +7,7 @@ The estimate is biased upwards at small n: compare only sets of equal n, see `in
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from inlay.errors import DataError
 from inlay.metrics.intervals import jackknife
-from inlay.metrics.measure import Features, Measure, same_extractor
+from inlay.metrics.measure import Features, Measure, measured, same_extractor
 
 if TYPE_CHECKING:
     from inlay.metrics.reference import Reference
@@ -69,19 +70,8 @@ def frechet(generated: Features, reference: Reference) -> Measure:
     same_extractor(generated, reference)
     rows = generated.double
     found = jackknife(lambda mask: _from(rows[mask], reference), generated.groups)
-    return Measure(
-        name(generated.extractor),
-        found.value,
-        found.interval(),
-        len(generated),
-        reference.pictures,
-        generated.extractor,
-        generated.fingerprint,
-        reference.content,
-        generated.pairing,
-        _warning(found.value, found.corrected, len(generated), reference),
-        found,
-    )
+    warning = _warning(found.value, found.corrected, len(generated), reference)
+    return measured(name(generated.extractor), found, found.interval(), generated, reference, warning)
 
 
 def infinity(generated: Features, reference: Reference) -> Measure:
@@ -112,19 +102,9 @@ def infinity(generated: Features, reference: Reference) -> Measure:
     means = [np.mean([_from(rows[part::parts], reference) for part in range(parts)]) for parts in PARTS]
     _, intercept = np.polyfit(np.array(PARTS) / count, means, 1)
     found = jackknife(lambda mask: _from(rows[mask], reference), generated.groups)
-    return Measure(
-        f"{name(generated.extractor)}-infinity",
-        float(intercept),
-        found.interval(around=float(intercept)),
-        count,
-        reference.pictures,
-        generated.extractor,
-        generated.fingerprint,
-        reference.content,
-        generated.pairing,
-        "",
-        found,
-    )
+    interval = found.interval(around=float(intercept))
+    plain = measured(f"{name(generated.extractor)}-infinity", found, interval, generated, reference)
+    return replace(plain, value=float(intercept))
 
 
 def enough(width: int) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from inlay.errors import DataError
 from inlay.metrics.frechet import INCEPTION
 from inlay.metrics.intervals import Jackknife
-from inlay.metrics.measure import Features, Measure, same_extractor
+from inlay.metrics.measure import Features, Measure, measured, same_extractor
 
 Kernel = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 """From features [N, D] and [M, D] to likenesses [N, M]."""
@@ -186,16 +186,4 @@ def _leave_out(
 def _measure(label: str, found: Jackknife, generated: Features, reference: Features) -> Measure:
     interval = found.interval()
     few = "" if interval else f"No interval: {generated.independent} independent pictures or prompts are too few."
-    return Measure(
-        label,
-        found.value,
-        interval,
-        len(generated),
-        len(reference),
-        generated.extractor,
-        generated.fingerprint,
-        reference.content,
-        generated.pairing,
-        few,
-        found,
-    )
+    return measured(label, found, interval, generated, reference, few)

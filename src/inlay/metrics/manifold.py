@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from inlay.errors import DataError
 from inlay.metrics.intervals import Interval, Jackknife, of_mean, of_share
-from inlay.metrics.measure import Features, Measure, same_extractor
+from inlay.metrics.measure import Features, Measure, measured, same_extractor
 
 BLOCK = 1024
 """Rows of a distance matrix that are in memory at once."""
@@ -170,16 +170,4 @@ def _measure(
 ) -> Measure:
     if interval is None:
         note = f"No interval: leaving pictures out does not move it. {note}".strip()
-    return Measure(
-        metric,
-        found.value,
-        interval,
-        len(generated),
-        len(reference),
-        generated.extractor,
-        generated.fingerprint,
-        reference.content,
-        generated.pairing,
-        note,
-        found,
-    )
+    return measured(metric, found, interval, generated, reference, note)

@@ -7,13 +7,16 @@ import math
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inlay.errors import DataError
 from inlay.metrics.intervals import Interval, Jackknife, group, student_quantile
+
+if TYPE_CHECKING:
+    from inlay.metrics.reference import Reference
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +125,39 @@ class Measure:
     def record(self) -> dict[str, Any]:
         """Return the figure as plain numbers, texts, lists and dicts, for JSON."""
         return asdict(self)
+
+
+def measured(
+    metric: str,
+    found: Jackknife,
+    interval: Interval | None,
+    generated: Features,
+    reference: Features | Reference | None = None,
+    note: str = "",
+) -> Measure:
+    """Return a figure of generated pictures, with where they and the reference set come from.
+
+    Args:
+        metric: its name.
+        found: its value, and those with groups left out.
+        interval: around the value.
+        generated: features of the pictures.
+        reference: what they are set against, if anything.
+        note: see `Measure.note`.
+    """
+    return Measure(
+        metric,
+        found.value,
+        interval,
+        len(generated),
+        0 if reference is None else len(reference),
+        generated.extractor,
+        generated.fingerprint,
+        "" if reference is None else reference.content,
+        generated.pairing,
+        note,
+        found,
+    )
 
 
 def restore(record: dict[str, Any]) -> Measure:

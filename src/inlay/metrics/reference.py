@@ -34,6 +34,9 @@ class Reference:
     content: str
     """See `Features.content`."""
 
+    def __len__(self) -> int:
+        return self.pictures
+
     @cached_property
     def root(self) -> NDArray[np.float64]:
         """The symmetric root of the covariance."""

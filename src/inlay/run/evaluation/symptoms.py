@@ -16,7 +16,7 @@ from inlay.errors import DataError
 from inlay.metrics import symptoms
 from inlay.metrics.copies import find_copies, thumbnails
 from inlay.metrics.intervals import group, of_mean, of_share
-from inlay.metrics.measure import Difference, Measure
+from inlay.metrics.measure import Difference, Measure, measured
 from inlay.run.evaluation.drawing import Drawing, Shots
 from inlay.run.evaluation.figures import finite
 from inlay.run.evaluation.measuring import Figures, Lens
@@ -191,19 +191,9 @@ def _symptom(one: symptoms.Symptom) -> tuple[dict[str, Any], Measure]:
 
 def _as_measure(change: Difference, of: Measure) -> Measure:
     """Return a change as a figure: two runs' changes against one base differ as what they changed to does."""
-    return Measure(
-        f"{change.metric} against the base",
-        change.value,
-        change.interval,
-        of.pictures,
-        of.references,
-        of.extractor,
-        of.fingerprint,
-        of.reference,
-        of.pairing,
-        "" if change.interval else "No interval: too few independent prompts.",
-        of.jackknife,
-    )
+    few = "" if change.interval else "No interval: too few independent prompts."
+    metric = f"{change.metric} against the base"
+    return replace(of, metric=metric, value=change.value, interval=change.interval, note=few)
 
 
 def _copies(tuned: OfTuned, base: OfBase, lens: Lens, which: str, training: Shots) -> tuple[dict[str, Any], Measure]:
@@ -220,19 +210,8 @@ def _copies(tuned: OfTuned, base: OfBase, lens: Lens, which: str, training: Shot
     found = find_copies(both(shots), both(training), both(null))
     features = lens.features(which, shots)
     shares = of_mean(found.copied, group(len(shots), shots.prompts))
-    measure = Measure(
-        "share of copies",
-        shares.value,
-        of_share(shares, features.independent),
-        len(shots),
-        len(training),
-        features.extractor,
-        features.fingerprint,
-        lens.features(which, training).content,
-        shots.pairing,
-        "",
-        shares,
-    )
+    share = of_share(shares, features.independent)
+    measure = measured("share of copies", shares, share, features, lens.features(which, training))
     per_picture = Counter((found.by_pixel[found.copied] + 1).tolist())
     answer = {
         "present": bool(found.copied.any()),
