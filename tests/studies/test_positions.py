@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from scipy.stats import spearmanr
 
 from inlay.study.report.build import write_report
 from inlay.study.statistics.anova import one_way
@@ -14,7 +15,7 @@ from inlay.study.statistics.sample import make_sample
 from inlay.study.table import load_table
 
 RESULTS = Path(__file__).parents[2] / "studies" / "positions" / "results"
-SUBJECTS, DREAMBOOTH = RESULTS / "subjects", RESULTS / "dreambooth"
+SUBJECTS, DREAMBOOTH, FINETUNING = RESULTS / "subjects", RESULTS / "dreambooth", RESULTS / "finetuning"
 NUMBER = re.compile(r"(\d+\.?\d*(?:e-?\d+)?)")
 BASE = {"pip": 0.3953, "rolo": 0.2864, "momo": 0.3012}
 """CLIP-I of the base's own pictures with the same noise: its mean is where every pair starts."""
@@ -25,13 +26,31 @@ def rows():
     return load_table(SUBJECTS)
 
 
-@pytest.fixture(scope="module")
-def means(rows):
-    """The mean CLIP-I of each pair over the subjects and seeds."""
+def means_of(rows, metric):
+    """Return the mean of each pair over subjects and seeds."""
     found: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        found.setdefault((row.factors["input"], row.factors["output"]), []).append(row.metrics["clip_i"])
+        found.setdefault((row.factors["input"], row.factors["output"]), []).append(row.metrics[metric])
     return {pair: sum(values) / len(values) for pair, values in found.items()}
+
+
+@pytest.fixture(scope="module")
+def means(rows):
+    return means_of(rows, "clip_i")
+
+
+@pytest.fixture(scope="module")
+def styles():
+    return load_table(FINETUNING)
+
+
+def check_one_way(means, factor, freedom, f, p, eta):
+    names = {"input": [pair[0] for pair in means], "output": [pair[1] for pair in means]}
+    found = one_way(make_sample(list(means.values()), names), factor)
+    assert (found.freedom, 20 - 1 - found.freedom) == freedom
+    assert found.f == pytest.approx(f, abs=0.005)
+    assert found.p == pytest.approx(p, rel=0.02)
+    assert found.effect.eta_squared == pytest.approx(eta, abs=0.005)
 
 
 def test_every_pair_was_run_on_every_subject_with_every_seed_and_one_base(rows):
@@ -79,12 +98,7 @@ def test_seeds_differ_as_wholes(rows):
     [("input", (9, 10), 3.69, 0.0270, 0.77), ("output", (6, 13), 0.572, 0.746, 0.21)],
 )
 def test_one_way_over_the_twenty_pairs_as_published(means, factor, freedom, f, p, eta):
-    names = {"input": [pair[0] for pair in means], "output": [pair[1] for pair in means]}
-    found = one_way(make_sample(list(means.values()), names), factor)
-    assert (found.freedom, 20 - 1 - found.freedom) == freedom
-    assert found.f == pytest.approx(f, abs=0.005)
-    assert found.p == pytest.approx(p, rel=0.02)
-    assert found.effect.eta_squared == pytest.approx(eta, abs=0.005)
+    check_one_way(means, factor, freedom, f, p, eta)
 
 
 def assert_as_committed(place: Path, folder: Path) -> None:
@@ -137,3 +151,45 @@ def test_the_learning_rates_that_were_found():
     events = [json.loads(line) for line in (DREAMBOOTH / "ledger.jsonl").read_text().splitlines()]
     found = {json.loads(one["group"])["method"]: one["level"] for one in events if one["event"] == "choice"}
     assert found == {"full": 3e-4, "CA_c_CA_c": 3e-3, "CA_out_FFN_in": 3e-4}
+
+
+def test_on_a_style_every_pair_ran_and_started_where_the_base_stands(styles):
+    assert len(styles) == 60
+    assert {row.status for row in styles} == {"done"}
+    assert {row.metrics["frechet_infinity"] for row in styles} == {None}
+    for row in styles:
+        record = json.loads((FINETUNING / "cells" / row.cell / "record.json").read_text())
+        assert record["evaluation"]["history"][0]["metrics"]["frechet"] == pytest.approx(224.58, abs=0.01)
+
+
+def test_on_a_style_what_is_best_for_subjects_is_worst(styles, means):
+    found = means_of(styles, "frechet")
+    ordered = sorted(found, key=found.__getitem__)
+    ends = [("FFN_in", "Trans_out"), ("CA_out", "FFN_in"), ("CA_c", "CA_c")]
+    assert [ordered[0], *ordered[-2:]] == ends
+    assert [round(found[pair], 1) for pair in ends] == [75.2, 110.4, 118.7]
+    pairs = list(means)
+
+    def agreement(one, other):
+        return spearmanr([one[pair] for pair in pairs], [other[pair] for pair in pairs]).statistic
+
+    assert agreement(means, {pair: -value for pair, value in found.items()}) == pytest.approx(-0.30, abs=0.005)
+    assert agreement(found, means_of(styles, "kid")) == pytest.approx(0.95, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("factor", "freedom", "f", "p", "eta"),
+    [("input", (9, 10), 7.685, 0.00187, 0.87), ("output", (6, 13), 2.297, 0.0984, 0.515)],
+)
+def test_on_a_style_one_way_over_the_twenty_pairs(styles, factor, freedom, f, p, eta):
+    check_one_way(means_of(styles, "frechet"), factor, freedom, f, p, eta)
+
+
+def test_the_report_of_the_style_comes_out_of_its_records(styles, tmp_path):
+    report, folder = write_report(FINETUNING, styles, tmp_path / "report")
+    said = " ".join(sentence.text for sentence in report.summary).replace("\N{NO-BREAK SPACE}", " ")
+    assert "input matters for frechet (F(7, 38) = 7.47, p < 0.001)" in said
+    assert "That output matters for frechet was not shown (F(4, 38) = 2.99, p = 0.061)" in said
+    assert "clearly better than CA_c / CA_c, CA_out / FFN_in, CA_out / Trans_out and Res_in / Res_in;" in said
+    assert "frechet_infinity is missing in 60 of 60 results" in said
+    assert_as_committed(FINETUNING, folder)

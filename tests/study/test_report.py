@@ -167,6 +167,22 @@ def test_heatmaps_show_failed_pairs():
     assert "var(--ink)" in to_svg(figure, "x")
 
 
+def test_figures_that_results_lack_are_said_with_the_reason():
+    reason = "copied_share: no pictures to copy; kid: two pictures are needed."
+    rows = [
+        Row(f"{name}{seed}", {"method": name}, None, seed, "done", reason if seed else None, {"clip_i": 0.5 + seed / 9})
+        for name in ("a", "b")
+        for seed in range(3)
+    ]
+    for row in rows:
+        row.metrics.update({"copied_share": None if row.reason else 0.1, "kid": None if row.reason else 0.2})
+    said = texts(make_report(rows, Facts(), draws=DRAWS), "caution")
+    assert f"copied_share and kid are missing in 4 of 6 results ({reason.rstrip('.')})." in said
+    for row in rows:
+        row.metrics.update({"copied_share": 0.1, "kid": 0.2})
+    assert "missing" not in texts(make_report(rows, Facts(), draws=DRAWS), "caution")
+
+
 def test_no_effect_is_not_called_equality():
     rows = [
         Row(f"{name}{seed}", {"method": name}, None, seed, "done", metrics={"clip_i": value})

@@ -40,6 +40,7 @@ def summarise(rows: Sequence[Row], analyses: Sequence[Analysis], settings: Seque
         return [Sentence("caution", f"No cell has a result yet. {_state(rows)}")]
     first = analyses[0]
     said = [Sentence("caution", _state(rows))] if any(row.status != "done" for row in rows) else []
+    said += _unmeasured(rows)
     said += _effects(first)
     said += _interactions(first)
     said += _best(first, settings)
@@ -65,6 +66,17 @@ def _state(rows: Sequence[Row]) -> str:
             "to the result."
         )
     return text
+
+
+def _unmeasured(rows: Sequence[Row]) -> list[Sentence]:
+    done = [row for row in rows if row.status == "done"]
+    lacking = [row for row in done if None in row.metrics.values()]
+    if not lacking:
+        return []
+    names = list(dict.fromkeys(name for row in lacking for name, value in row.metrics.items() if value is None))
+    why = f" ({lacking[0].reason.rstrip('.')})" if lacking[0].reason else ""
+    text = f"{listed(names)} {verb(len(names))} missing in {len(lacking):,} of {plural(len(done), 'result')}"
+    return [Sentence("caution", f"{text}{why}.")]
 
 
 def _effects(first: Analysis) -> list[Sentence]:
