@@ -175,6 +175,10 @@ def test_on_a_style_what_is_best_for_subjects_is_worst(styles, means):
 
     assert agreement(means, {pair: -value for pair, value in found.items()}) == pytest.approx(-0.30, abs=0.005)
     assert agreement(found, means_of(styles, "kid")) == pytest.approx(0.95, abs=0.005)
+    losses = means_of(styles, "validation_loss")
+    by_loss = sorted(losses, key=losses.__getitem__)
+    assert by_loss[0] == ("FFN_in", "FFN_in")
+    assert {pair[0] for pair in by_loss[-3:]} == {"CA_c", "CA_out"}
 
 
 @pytest.mark.parametrize(
