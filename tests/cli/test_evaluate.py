@@ -57,6 +57,15 @@ def test_a_run_is_measured_into_its_directory(runs, capsys):
     assert again["symptoms"] == []
 
 
+def test_a_figure_that_too_few_pictures_cannot_give_is_announced(runs, capsys, tmp_path):
+    asked = ["--metrics", "kid,frechet_infinity", "--no-symptoms", "--into", str(tmp_path)]
+    assert main(["evaluate", str(runs[0]), *FAST, *ASKED, *asked]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    before, _, after = said.partition("frechet_infinity will be missing: 6 pictures are drawn")
+    assert "drawing" not in before
+    assert "cannot be extrapolated from 6 pictures" in after
+
+
 def test_the_function_returns_what_the_command_prints(runs, capsys, tmp_path):
     import inlay
 

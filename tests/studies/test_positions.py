@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from inlay.study.report.build import write_report
 from inlay.study.statistics.anova import one_way
 from inlay.study.statistics.sample import make_sample
-from inlay.study.table import load_table
+from inlay.study.table import Row, load_table
 
 RESULTS = Path(__file__).parents[2] / "studies" / "positions" / "results"
 SUBJECTS, DREAMBOOTH, FINETUNING = RESULTS / "subjects", RESULTS / "dreambooth", RESULTS / "finetuning"
@@ -101,23 +101,23 @@ def test_one_way_over_the_twenty_pairs_as_published(means, factor, freedom, f, p
     check_one_way(means, factor, freedom, f, p, eta)
 
 
-def assert_as_committed(place: Path, folder: Path) -> None:
-    """Words are the same to the letter; numbers but for rounding, which differs by processor."""
-    told, kept = (NUMBER.split((report / "report.md").read_text()) for report in (folder, place / "report"))
+def report_as_committed(place: Path, rows: list[Row], into: Path) -> str:
+    """Return a report's summary; its words are the committed ones, its numbers too but for rounding."""
+    report, folder = write_report(place, rows, into / "report")
+    told, kept = (NUMBER.split((where / "report.md").read_text()) for where in (folder, place / "report"))
     assert told[::2] == kept[::2]
     assert list(map(float, told[1::2])) == pytest.approx(list(map(float, kept[1::2])), rel=0.02, abs=0.002)
+    return " ".join(sentence.text for sentence in report.summary).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_report_comes_out_of_the_records_as_it_is_committed(rows, tmp_path):
-    report, folder = write_report(SUBJECTS, rows, tmp_path / "report")
-    said = " ".join(sentence.text for sentence in report.summary).replace("\N{NO-BREAK SPACE}", " ")
+    said = report_as_committed(SUBJECTS, rows, tmp_path)
     assert "input matters for clip_i (F(7, 130) = 14.8, p < 0.001)" in said
     assert "output matters for clip_i (F(4, 130) = 6.45, p < 0.001)" in said
     assert "Of the variance that is its own or chance, it explains 35 % (95 % interval 24 % to 45 %)" in said
     assert "Which input is best depends on the task (p = 0.017)" in said
     assert "it cannot be told from CA_out, FFN_out and Trans_out" in said
     assert "about 83 runs of each would be needed" in said
-    assert_as_committed(SUBJECTS, folder)
 
 
 def test_full_dreambooth_is_ahead_of_both_adapters_and_pays_for_it(tmp_path):
@@ -137,14 +137,12 @@ def test_full_dreambooth_is_ahead_of_both_adapters_and_pays_for_it(tmp_path):
             for name in ("clip_i", "clip_t", "prior_distance", "copied_share")
         ]
         assert found == pytest.approx(expected, abs=0.005)
-    report, folder = write_report(DREAMBOOTH, compared, tmp_path / "report")
-    said = " ".join(sentence.text for sentence in report.summary).replace("\N{NO-BREAK SPACE}", " ")
+    said = report_as_committed(DREAMBOOTH, compared, tmp_path)
     assert "method matters for clip_i (F(2, 16) = 44.6, p < 0.001)" in said
     assert (
         "full has the highest mean clip_i (0.557, 95 % interval 0.538 to 0.577), clearly better than every other"
         in said
     )
-    assert_as_committed(DREAMBOOTH, folder)
 
 
 def test_the_learning_rates_that_were_found():
@@ -190,10 +188,8 @@ def test_on_a_style_one_way_over_the_twenty_pairs(styles, factor, freedom, f, p,
 
 
 def test_the_report_of_the_style_comes_out_of_its_records(styles, tmp_path):
-    report, folder = write_report(FINETUNING, styles, tmp_path / "report")
-    said = " ".join(sentence.text for sentence in report.summary).replace("\N{NO-BREAK SPACE}", " ")
+    said = report_as_committed(FINETUNING, styles, tmp_path)
     assert "input matters for frechet (F(7, 38) = 7.47, p < 0.001)" in said
     assert "That output matters for frechet was not shown (F(4, 38) = 2.99, p = 0.061)" in said
     assert "clearly better than CA_c / CA_c, CA_out / FFN_in, CA_out / Trans_out and Res_in / Res_in;" in said
     assert "frechet_infinity is missing in 60 of 60 results" in said
-    assert_as_committed(FINETUNING, folder)

@@ -178,6 +178,9 @@ def test_figures_that_results_lack_are_said_with_the_reason():
         row.metrics.update({"copied_share": None if row.reason else 0.1, "kid": None if row.reason else 0.2})
     said = texts(make_report(rows, Facts(), draws=DRAWS), "caution")
     assert f"copied_share and kid are missing in 4 of 6 results ({reason.rstrip('.')})." in said
+    rows[0].metrics["kid"] = None  # for another reason, of which nothing is known
+    said = texts(make_report(rows, Facts(), draws=DRAWS), "caution")
+    assert "kid is missing in 1 of 6 results. copied_share and kid are missing in 4" in said.replace("\n", " ")
     for row in rows:
         row.metrics.update({"copied_share": 0.1, "kid": 0.2})
     assert "missing" not in texts(make_report(rows, Facts(), draws=DRAWS), "caution")

@@ -24,7 +24,8 @@ from inlay.run.class_images import ClassImagesPlan, plan_class_images
 from inlay.run.classes import with_classes
 from inlay.run.config import JobConfig
 from inlay.run.disk import Disk, disk
-from inlay.run.evaluation.early import check_evaluation, evaluation_warnings
+from inlay.run.evaluation.early import check_evaluation, extractors, few_pictures
+from inlay.run.evaluation.prompts import questions
 from inlay.run.footprint import Memory, Work, footprint
 from inlay.run.machine import Machine, this_machine
 from inlay.run.places import Group, block, groups, kind
@@ -140,12 +141,12 @@ def make_plan(config: JobConfig) -> Plan:
     location = locate(config.base, weights=False)
     architecture = read_base(config.base, location, config.scratch)
     check_sizes(config, architecture)
+    check_evaluation(config)
     dataset, reason = _dataset(config.data, architecture, config.seed)
     if dataset is not None:
         architecture = read_base(config.base, location, with_classes(config, dataset))
     check_objective(config, architecture)
     check_trackers(config)
-    check_evaluation(config)
     objective = config.objective.resolved(architecture.prediction)
     path = noise_path(architecture)
     weights = objective.weight_table(path)
@@ -307,8 +308,10 @@ def _warnings(
             f"data.resolution={resolution}, but the base was trained at {architecture.resolution} pixels; far from it "
             "its pictures get worse"
         )
-    known = (example.caption for example in dataset.examples) if dataset is not None else ()
-    yield from evaluation_warnings(config, list(dict.fromkeys(known)))
+    if config.evaluate is not None and (dataset is not None or config.evaluate.prompts is not None):
+        captions = [example.caption for example in dataset.examples] if dataset is not None else []
+        asked = questions(config.evaluate, config, captions)
+        yield from few_pictures(config.evaluate, extractors(config.evaluate, config.base.model), len(asked.prompts))
     if config.train.precision == "fp16" and machine.device == "cpu":
         yield "train.precision=fp16 is slow on a CPU; bf16 needs no scaling and is as small"
     if config.train.precision == "bf16" and not machine.fast_bf16:

@@ -76,6 +76,17 @@ def test_figures_are_in_record_trace_and_files(measured):
         assert reached["steps"] in (2, 4, 6)
 
 
+def test_a_figure_that_too_few_pictures_cannot_give_is_announced_before_training(make, tmp_path):
+    class Hears(KillAt):
+        def note(self, text):
+            notes.append(text)
+
+    notes: list[str] = []
+    with pytest.raises(Killed):
+        execute(make({**MEASURED, "metrics": ["kid", "frechet_infinity"]}), tmp_path / "run", Hears(1))
+    assert sum("frechet_infinity will be missing: 6 pictures are drawn" in note for note in notes) == 1
+
+
 def test_symptoms_are_answered_or_say_why_not(measured):
     record = json.loads((measured / "record.json").read_text())
     found = {symptom["name"]: symptom for symptom in record["symptoms"]}

@@ -17,6 +17,7 @@ from inlay.methods import Attachment
 from inlay.run.config import JobConfig
 from inlay.run.directory import read_trace
 from inlay.run.evaluation.drawing import Shots
+from inlay.run.evaluation.early import few_pictures
 from inlay.run.evaluation.figures import finite, loss_details
 from inlay.run.evaluation.leave_one_out import leave_one_out
 from inlay.run.evaluation.watch import Keeper, Watch, described, is_better
@@ -71,6 +72,8 @@ class Evaluation:
         if config.evaluate is not None:
             reporter.phase("preparing to measure")
             self.watch = Watch(config, base, dataset, attachments, reporter.progress)
+            for note in few_pictures(config.evaluate, tuple(self.watch.lens.kinds), len(self.watch.questions.prompts)):
+                reporter.note(note)
         self.keeper = Keeper(directory, parameters, run_hash)
 
     @property

@@ -55,20 +55,20 @@ def check_evaluation(config: JobConfig) -> None:
         )
 
 
-def evaluation_warnings(config: JobConfig, captions: Sequence[str]) -> Iterator[str]:
-    """Say which figures that a job asks for will be missing, and could be there.
+def few_pictures(settings: EvaluateSettings, names: Sequence[str], prompts: int) -> Iterator[str]:
+    """Say which stated figures will be missing, because too few pictures are drawn for them.
 
     Args:
-        config: what :func:`check_evaluation` has checked.
-        captions: of the pictures; where they are not known, four are taken to be there, the most that are asked for.
+        settings: the section.
+        names: of the extractors.
+        prompts: how many are asked.
     """
-    settings = config.evaluate
-    if settings is None or "frechet_infinity" not in (settings.metrics or ()):
+    if "frechet_infinity" not in (settings.metrics or ()):
         return
-    pictures = settings.pictures * len(questions(settings, config, captions or "1234").prompts)
-    for name in extractors(settings, config.base.model):
+    pictures = settings.pictures * prompts
+    for name in names:
         needed = frechet.enough(WIDTHS.get(name.partition(":")[0], 0))
-        if 0 < pictures < needed:
+        if pictures < needed:
             yield (
                 f"evaluate.metrics: frechet_infinity will be missing: {pictures} pictures are drawn, and with the "
                 f"features of {name} it needs {needed}; set evaluate.pictures, or take kid, which few pictures do not "

@@ -22,7 +22,7 @@ from inlay.metrics.reference import Reference
 from inlay.run.evaluation import symptoms
 from inlay.run.evaluation.drawing import Drawing, Shots, read_source
 from inlay.run.evaluation.during import EVALUATION, PICTURES, overview
-from inlay.run.evaluation.early import extractors
+from inlay.run.evaluation.early import extractors, few_pictures
 from inlay.run.evaluation.figures import details, finite
 from inlay.run.evaluation.measuring import Figures, Lens, References, check_extractors, choose, measure, save_features
 from inlay.run.evaluation.prompts import Questions, questions
@@ -129,6 +129,10 @@ def evaluate(
         for one in (target, against)
         if one is not None
     }
+    ours = asked[target]
+    if ours is not None:
+        for note in few_pictures(settings, names, len(ours.prompts)):
+            reporter.note(note)
     directory = into or _directory(target)
     reporter.phase("loading extractors")
     lens = Lens(names, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -70,13 +71,17 @@ def _state(rows: Sequence[Row]) -> str:
 
 def _unmeasured(rows: Sequence[Row]) -> list[Sentence]:
     done = [row for row in rows if row.status == "done"]
-    lacking = [row for row in done if None in row.metrics.values()]
-    if not lacking:
-        return []
-    names = list(dict.fromkeys(name for row in lacking for name, value in row.metrics.items() if value is None))
-    why = f" ({lacking[0].reason.rstrip('.')})" if lacking[0].reason else ""
-    text = f"{listed(names)} {verb(len(names))} missing in {len(lacking):,} of {plural(len(done), 'result')}"
-    return [Sentence("caution", f"{text}{why}.")]
+    alike: Counter[tuple[tuple[str, ...], str | None]] = Counter()
+    for row in done:
+        lacking = tuple(name for name, value in row.metrics.items() if value is None)
+        if lacking:
+            alike[lacking, row.reason] += 1
+    said = []
+    for (names, reason), count in alike.items():
+        why = f" ({reason.rstrip('.')})" if reason else ""
+        text = f"{listed(names)} {verb(len(names))} missing in {count:,} of {plural(len(done), 'result')}{why}."
+        said.append(Sentence("caution", text))
+    return said
 
 
 def _effects(first: Analysis) -> list[Sentence]:
