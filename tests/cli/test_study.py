@@ -1,12 +1,16 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 import yaml
 
 from inlay.cli.main import main
-from tests.study.studies import stated
+from inlay.study.cells import expand
+from inlay.study.directory import write_design
+from inlay.study.ledger import Ledger
+from tests.study.studies import make, stated
 
 
 @pytest.fixture
@@ -84,9 +88,21 @@ def test_workers_and_cluster_exclude_each_other(study_file, capsys):
     assert "leave out one" in capsys.readouterr().err
 
 
+def test_status_shows_what_was_found_by_tuning(tiny_base, photos, tmp_path, capsys):
+    study = make(tiny_base, photos, tuning={"by": ["pair"], "levels": [1e-3, 1e-2]})
+    write_design(tmp_path, study, expand(study))
+    scores = {"0.001": 0.5128434156920975, "0.01": 1234.5}
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.append("choice", group='{"task": null, "pair": "CA"}', level=0.01, scores=scores)
+    assert main(["study", "status", str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "pair=CA 0.01 0.001: 0.513, 0.01: 1,230" in shown
+
+
 def test_status_and_tables_do_without_torch():
     code = (
         "import sys; import inlay.cli.study, inlay.study.status, inlay.study.table, inlay.study.settings; "
+        "import inlay.study.report.words; "
         "print([name for name in ('torch', 'diffusers', 'transformers', 'peft', 'ray') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from inlay.errors import ConfigError
 from inlay.run.config import PretrainConfig, RunConfig
+from inlay.run.explain import nearest
 from inlay.run.load import SHORTHANDS, apply_overrides, config_hash, read_run_file, to_yaml, validate
 from inlay.settings import Settings
 
@@ -393,3 +394,10 @@ def test_a_resolved_run_file_keeps_the_declared_order_and_shows_defaults():
     text = to_yaml(Config(data=Data(source="dog")))
     assert list(yaml.safe_load(text)) == ["data", "places", "method", "stack", "train"]
     assert json.loads(json.dumps(yaml.safe_load(text)))["data"] == {"source": "dog", "fill": "white", "size": [64, 64]}
+
+
+def test_a_slip_of_the_fingers_is_nearer_than_a_word_that_shares_as_many_letters():
+    assert nearest("lroa", ["full", "lora", "road"]) == "did you mean 'lora'?"
+    assert nearest("raod", ["full", "lora", "road"]) == "did you mean 'road'?"
+    assert nearest("roads", ["full", "lora", "road"]) == "did you mean 'road'?"
+    assert nearest("xyz", ["full", "lora", "road"]) == ""

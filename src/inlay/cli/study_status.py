@@ -20,7 +20,10 @@ def command(
 
     Reads the study directory alone, also while `inlay study run` is at work on it or when its machine is away.
     """
+    from json import loads
+
     from inlay.cli.study_run import study_directory
+    from inlay.study.report.words import number
     from inlay.study.status import study_status
 
     status = study_status(study_directory(study, output))
@@ -36,7 +39,11 @@ def command(
         print_table(
             ["tuned for", "chosen", "scores"],
             [
-                (group, choice["level"], ", ".join(f"{level}: {score}" for level, score in choice["scores"].items()))
+                (
+                    ", ".join(f"{name}={level}" for name, level in loads(group).items() if level is not None),
+                    choice["level"],
+                    ", ".join(f"{level}: {number(score)}" for level, score in choice["scores"].items()),
+                )
                 for group, choice in status["choices"].items()
             ],
         )

@@ -186,7 +186,9 @@ def nearest(value: Any, options: Iterable[str]) -> str:
     """Return "did you mean ...?" with the nearest option, or nothing when none is near."""
     options = list(options)
     folded = {option.lower(): option for option in options}
-    near = difflib.get_close_matches(str(value).lower(), folded, n=1, cutoff=0.55)
+    given = str(value).lower()
+    near = difflib.get_close_matches(given, folded, n=5, cutoff=0.55)
+    near.sort(key=lambda option: sorted(option) != sorted(given))  # letters in another order are a slip of the fingers
     return f"did you mean {folded[near[0]]!r}?" if near else ""
 
 
