@@ -153,6 +153,15 @@ def test_means_weigh_the_levels_of_other_factors_equally_and_admit_what_is_unkno
     assert unknown[1].value is None
 
 
+def test_means_of_runs_that_are_all_zero_are_zero(generator):
+    factors = grid([3, 3], 3)
+    shares = [generator.uniform(0.1, 0.5) if level == "a2" else 0.0 for level in factors["a"]]
+    sample = make_sample(shares, factors)
+    found = {mean.level: mean.value for mean in means(sample, [A, B], "a")}
+    assert found["a0"] == found["a1"] == 0.0 < found["a2"]
+    assert [one.value for one in tukey(sample, [A, B], "a") if one.second == "a1"] == [0.0]
+
+
 def test_games_howell_leaves_single_observations_undetermined(generator):
     sample = make_sample([1.0, 2.0, 3.0, 4.0, 9.0], {"a": list("xxyyz")})
     p = {(found.first, found.second): found.p for found in games_howell(sample, "a")}

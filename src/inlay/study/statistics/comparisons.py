@@ -67,6 +67,10 @@ def _range_tails(distances: Sequence[float], count: int, freedom: float) -> list
     return np.minimum(found, 1.0).tolist()
 
 
+ROUNDING = 1e-12
+"""Share of the largest observation up to which an estimate is rounding and not a figure: runs that are all 0 have mean 0."""
+
+
 class _Model:
     """A fitted linear model that answers for combinations of its coefficients."""
 
@@ -79,6 +83,7 @@ class _Model:
         self.coefficients = self.inverse @ (left[:, kept].T @ sample.response)
         error = fit(sample, columns)
         self.freedom, self.variance = error.freedom, error.mean_square
+        self.rounding = ROUNDING * float(np.abs(sample.response).max())
         if self.freedom < 1:
             raise ConfigError(
                 f"{len(sample)} observations leave no degrees of freedom for the error of {len(terms)} terms"
@@ -89,9 +94,9 @@ class _Model:
         seen = weights @ self.directions.T
         if not np.allclose(seen @ self.directions, weights, atol=1e-7):
             return None
-        return float(weights @ self.coefficients), float(
-            math.sqrt(self.variance) * np.linalg.norm(weights @ self.inverse)
-        )
+        value = float(weights @ self.coefficients)
+        error = float(math.sqrt(self.variance) * np.linalg.norm(weights @ self.inverse))
+        return 0.0 if abs(value) <= self.rounding else value, error
 
 
 def _rows(sample: Sample, terms: Sequence[Term], factor: str) -> NDArray[np.float64]:
