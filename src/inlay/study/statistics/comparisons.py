@@ -68,7 +68,7 @@ def _range_tails(distances: Sequence[float], count: int, freedom: float) -> list
 
 
 ROUNDING = 1e-12
-"""Share of the largest observation up to which an estimate is rounding and not a figure: runs that are all 0 have mean 0."""
+"""Share of the largest observation up to which an estimate is rounding: runs that are all 0 have the mean 0."""
 
 
 class _Model:
