@@ -151,6 +151,10 @@ def test_the_count_is_rank_times_inputs_and_outputs(rank: int, dora: bool):
         (Lora(rank=4, targets="cross-attention-qk"), 198_912),  # the comparative study's LoRA on queries and keys
         # 12 layers of 4 projections of 768: 4 (768 + 768) each
         (Lora(rank=4, targets="cross-attention-qk", text_encoder=True), 198_912 + 12 * 4 * 4 * (768 + 768)),
+        (
+            Lora(rank=4, targets="cross-attention-qk", text_encoder="transformer"),
+            198_912 + 12 * 4 * (4 * (768 + 768) + 2 * (768 + 3072)),
+        ),
     ],
 )
 def test_published_sizes_on_stable_diffusion_1(method: Lora, count: int):
@@ -231,7 +235,7 @@ def diffusers_pipeline(directory: Path) -> Any:
         Lora(rank=2, alpha=3, dora=True),
         Lora(rank=2, alpha=4, targets="everything"),
         Lora(rank=2, alpha=4, targets="everything", dora=True),
-        Lora(rank=2, alpha=4, targets="transformer", text_encoder=True),
+        Lora(rank=2, alpha=4, targets="transformer", text_encoder="transformer"),
         Lora(rank=2, alpha=4, targets="cross-attention-qk", text_encoder=True, rslora=True),
         Lora(rank=2, alpha=4, text_encoder=True, dora=True),
         Lora(rank=2, alpha=4, dropout=0.3, targets=r"mid_block.*attn2\.to_k"),

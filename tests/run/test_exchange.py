@@ -15,7 +15,7 @@ from inlay.files import read_tensors, write_tensors
 from inlay.methods import METHODS, Lora
 from inlay.run.blueprints import base_blueprint, candidates, family
 from inlay.run.config import RunConfig
-from inlay.run.exchange import adopt, default_output, export, open_file
+from inlay.run.exchange import adopt, as_lora, default_output, export, open_file
 from inlay.run.job import execute
 from tests.artifacts.specimens import (
     LAYERS,
@@ -217,9 +217,10 @@ def test_lycoris_computes_the_same(tiny_base, tmp_path):
     torch.testing.assert_close(answers(unet)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_imported_can_be_attached(tiny_base, tmp_path):
+@pytest.mark.parametrize("text_encoder", [True, "transformer"])
+def test_what_is_imported_can_be_attached(tiny_base, tmp_path, text_encoder):
     components = make_tiny_components()
-    attachment = tuned(Lora(rank=2, alpha=3, text_encoder=True, dora=True), components)
+    attachment = tuned(Lora(rank=2, alpha=3, text_encoder=text_encoder, dora=True), components)
     expected, state = answers(components["unet"], components["text_encoder"]), attachment.state()
     opened = open_file(saved(attachment, tmp_path / "lora.safetensors"), str(tiny_base))
     for format_name in ("kohya", "diffusers", "peft", "lycoris"):
@@ -235,6 +236,20 @@ def test_what_is_imported_can_be_attached(tiny_base, tmp_path):
         method.attach(other).load(tensors)
         found = answers(other["unet"], other["text_encoder"])
         assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("text_encoder", [False, True, "transformer"])
+def test_a_lora_of_xl_is_the_method_that_has_its_layers_in_both_text_encoders(tmp_path, text_encoder):
+    components = make_tiny_xl()
+    model = tiny_blueprint(components)
+    path = saved(tuned(Lora(rank=2, text_encoder=text_encoder), components), tmp_path / "lora.safetensors")
+    updates = FORMATS["inlay"].read(path, [model])
+    method = as_lora(updates, [model])
+    assert method is not None
+    assert method.text_encoder == text_encoder
+    method.attach(make_tiny_xl()).load(read_tensors(path)[0])
+    one = {name: update for name, update in updates.layers.items() if not name.startswith("text_encoder_2.")}
+    assert (as_lora(Updates(one), [model]) is None) == bool(text_encoder)
 
 
 def test_what_is_no_lora_of_one_rank_is_imported_as_updates(tiny_base, tmp_path):

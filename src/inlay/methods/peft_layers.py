@@ -37,8 +37,9 @@ class LayerMethod(Method):
     targets: Targets = "attention"
     r"""Layers of the denoiser: a preset (`attention`, `cross-attention`, `cross-attention-qk`, `transformer`,
     `everything`), a list of name endings such as `[to_q, to_k]`, or a regular expression for the whole name."""
-    text_encoder: bool = False
-    """Tune the text encoder's attention too, of Stable Diffusion XL that of both."""
+    text_encoder: bool | Literal["transformer"] = False
+    """Tune the text encoder's attention too, or with `transformer` all linear layers of its blocks, as kohya's trainer
+    does; of Stable Diffusion XL those of both encoders."""
 
     result: ClassVar[Literal["adapter", "pipeline"]] = "adapter"
     wraps: ClassVar[Kind] = "linear"
@@ -72,7 +73,8 @@ class LayerMethod(Method):
         second = [part for part in ("text_encoder_2",) if part in components]
         roots = pick(components, ("unet", "text_encoder", *second) if self.text_encoder else ("unet",))
         chosen = {"unet": choose(roots["unet"], self.targets, self.wraps)}
-        chosen |= {part: choose_text(root) for part, root in roots.items() if part != "unet"}
+        preset = "attention" if self.text_encoder is True else "transformer"
+        chosen |= {part: choose_text(root, preset) for part, root in roots.items() if part != "unet"}
         return roots, chosen
 
     def metadata(self, names: Mapping[str, list[str]]) -> dict[str, str]:

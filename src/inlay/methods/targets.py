@@ -20,8 +20,11 @@ PRESETS = {
     "everything": r".*",
 }
 """Names for sets of the denoiser's layers: a layer belongs when its name ends in the expression."""
-TEXT_TARGETS = r"self_attn\.(q_proj|k_proj|v_proj|out_proj)"
-"""The text encoder's attention, likewise."""
+TEXT_TARGETS = {
+    "attention": r"self_attn\.(q_proj|k_proj|v_proj|out_proj)",
+    "transformer": r"(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.(fc1|fc2))",
+}
+"""The text encoder's attention, and all layers of its blocks, likewise."""
 
 Kind = Literal["linear", "pointwise", "convolutional"]
 """What a method can wrap: linear layers; those and convolutions with a window of 1 x 1; those and all convolutions."""
@@ -113,15 +116,16 @@ def choose(unet: nn.Module, targets: str | tuple[str, ...], kind: Kind) -> list[
     return chosen
 
 
-def choose_text(text_encoder: nn.Module) -> list[str]:
-    """Return the names of a text encoder's attention projections.
+def choose_text(text_encoder: nn.Module, preset: str = "attention") -> list[str]:
+    """Return the names of a text encoder's layers that a preset of :data:`TEXT_TARGETS` means.
 
     Raises:
         TargetError: there are none.
     """
-    names = [name for name in layers_of(text_encoder, "linear") if re.search(rf"(^|\.)({TEXT_TARGETS})$", name)]
+    ends = TEXT_TARGETS[preset]
+    names = [name for name in layers_of(text_encoder, "linear") if re.search(rf"(^|\.)({ends})$", name)]
     if not names:
-        raise TargetError("method.text_encoder=true: the base's text encoder has no CLIP attention layers")
+        raise TargetError("method.text_encoder: the base's text encoder has no CLIP attention layers")
     return names
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inlay.artifacts.blueprint import Blueprint, fitting
 from inlay.artifacts.formats import FORMATS, recognise
@@ -14,6 +15,7 @@ from inlay.artifacts.layers import LowRank, Updates
 from inlay.artifacts.state import glance
 from inlay.errors import ConfigError
 from inlay.methods import Lora
+from inlay.methods.targets import TEXT_TARGETS
 from inlay.run.blueprints import base_blueprint, candidates
 from inlay.run.config import RunConfig
 from inlay.run.directory import RUN_FILE, read_config
@@ -135,22 +137,20 @@ def as_lora(updates: Updates, blueprints: list[Blueprint]) -> Lora | None:
     """Return the settings of the method `lora` that has exactly these layers; None where there are none."""
     layers = updates.layers
     unet = sorted(layer.removeprefix("unet.") for layer in layers if layer.startswith("unet."))
-    text = {layer for layer in layers if layer.startswith("text_encoder.")}
+    text = frozenset(layer for layer in layers if not layer.startswith("unet."))
     shapes = blueprints[0].shapes
-    attention = {layer for layer in shapes if re.fullmatch(r"text_encoder\..*\.self_attn\.(q|k|v|out)_proj", layer)}
+    settings: dict[frozenset[str], bool | Literal["transformer"]] = {
+        _text_layers(shapes, "transformer"): "transformer",
+        _text_layers(shapes, "attention"): True,
+        frozenset(): False,
+    }
     kinds = {
         (update.rank, update.alpha, update.rslora, update.magnitude is None)
         for update in layers.values()
         if isinstance(update, LowRank) and update.mid is None
     }
     plain = all(isinstance(update, LowRank) and update.mid is None for update in layers.values())
-    if (
-        not plain
-        or len(kinds) != 1
-        or not unet
-        or len(unet) + len(text) < len(layers)
-        or text not in (set(), attention)
-    ):
+    if not plain or len(kinds) != 1 or not unet or text not in settings:
         return None
     ((rank, alpha, rslora, without_magnitude),) = kinds
     if any(update.down.dim() != len(shapes[name]) for name, update in layers.items() if isinstance(update, LowRank)):
@@ -161,7 +161,14 @@ def as_lora(updates: Updates, blueprints: list[Blueprint]) -> Lora | None:
         rslora=rslora,
         dora=not without_magnitude,
         targets="|".join(re.escape(path) for path in unet),
-        text_encoder=bool(text),
+        text_encoder=settings[text],
+    )
+
+
+def _text_layers(shapes: Mapping[str, object], preset: str) -> frozenset[str]:
+    """Return the layers of all text encoders that a preset means."""
+    return frozenset(
+        layer for layer in shapes if re.fullmatch(rf"text_encoder(_2)?\..*\.({TEXT_TARGETS[preset]})", layer)
     )
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from inlay.artifacts.layers import LowRank
+from inlay.artifacts.state import glance
 from inlay.base.contract import Base
 from inlay.errors import ArtifactError, ConfigError
 from inlay.files import read_tensors
-from inlay.methods import Attachment, Method
+from inlay.methods import Attachment, Lora, Method
 from inlay.run.adapters import stored_method
 from inlay.run.attach import take_over
 from inlay.run.config import JobConfig, RunConfig
 from inlay.run.merge import files_of
+from inlay.run.start_lora import begin_with, read_loras, refuse_lora
 
 
 def start_files(config: JobConfig) -> list[Path]:
@@ -21,7 +25,6 @@ def start_files(config: JobConfig) -> list[Path]:
 
     Raises:
         ConfigError: there is no such file or finished run, or their number is not that of the methods.
-        ArtifactError: a file is not one that its method saved with the same settings.
     """
     if not isinstance(config, RunConfig) or not config.start_from:
         return []
@@ -36,28 +39,7 @@ def start_files(config: JobConfig) -> list[Path]:
             f"start_from: {len(files)} saved ({', '.join(map(str, files))}), but the run trains "
             f"{', '.join(method.name for method in config.methods)}; give one for each, in their order"
         )
-    for path, method in zip(files, config.methods, strict=True):
-        try:
-            _refuse_other_settings(path, method)
-        except ArtifactError as error:
-            raise ArtifactError(f"start_from: {error}") from None
     return files
-
-
-def _refuse_other_settings(path: Path, method: Method) -> None:
-    stored = stored_method(path)
-    if stored is None:
-        read_tensors(path)  # which says so of a broken file
-        raise ArtifactError(
-            f"{path}: not a file that says how inlay made it; `inlay merge` folds files of other tools into a base, "
-            "which can be tuned"
-        )
-    if stored.name != method.name:
-        raise ArtifactError(f"{path}: holds {stored.name}, but the method is {method.name}")
-    theirs, ours = stored.model_dump(mode="json"), method.model_dump(mode="json")
-    differing = [f"method.{key}={theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
-    if differing:
-        raise ArtifactError(f"{path}: was trained with {'; '.join(differing)}. Make them the same")
 
 
 def check_start(config: JobConfig, attachments: Sequence[Attachment]) -> None:
@@ -65,14 +47,11 @@ def check_start(config: JobConfig, attachments: Sequence[Attachment]) -> None:
 
     Raises:
         ConfigError: as :func:`start_files`.
-        ArtifactError: as :func:`start_files`; or names or shapes differ.
+        ArtifactError: a file cannot be read, is of another method or of other settings, or does not fit.
     """
     for attachment, path in zip(attachments, start_files(config), strict=False):  # one for each, or none
-        tensors, _ = read_tensors(path)
-        try:
-            attachment.refuse_misfit(tensors)
-        except ArtifactError as error:
-            raise ArtifactError(f"start_from: {path}: {error}") from None
+        with _named():
+            _read(attachment, path, config)
 
 
 def start(config: JobConfig, attachments: Sequence[Attachment], base: Base) -> tuple[dict[str, str], list[str]]:
@@ -85,7 +64,7 @@ def start(config: JobConfig, attachments: Sequence[Attachment], base: Base) -> t
 
     Returns:
         The sha256 of each file by its path; and what the user should know: that one was learned on other weights, which
-        may be meant.
+        may be meant, or that some of the layers to be trained are not in it.
 
     Raises:
         ConfigError: as :func:`start_files`.
@@ -93,8 +72,75 @@ def start(config: JobConfig, attachments: Sequence[Attachment], base: Base) -> t
     """
     hashes, notes = {}, []
     for attachment, path in zip(attachments, start_files(config), strict=False):  # one for each, or none
-        header = take_over(attachment, path)
-        hashes[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
-        if header.get("inlay.base_hash") != str(base.file_hash):
+        with _named():
+            loras = _read(attachment, path, config)
+            if loras is None:
+                take_over(attachment, path)
+            else:
+                assert isinstance(attachment.method, Lora)
+                attachment.load(begin_with(loras, attachment.method, attachment.state()))
+                notes += [f"start_from: {path}: {text}" for text in _left(loras, attachment)]
+        hashes[str(path)] = _digest(path)
+        learned_on = glance(path)[1].get("inlay.base_hash") if path.is_file() else None
+        if learned_on not in (None, str(base.file_hash)):
             notes.append(f"start_from: {path} was learned on other weights than those of {base.name}")
     return hashes, notes
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Say in errors that it is what a run starts from."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(f"start_from: {error}") from None
+
+
+def _read(attachment: Attachment, path: Path, config: JobConfig) -> dict[str, LowRank] | None:
+    """Hold a file against the method that is to start from it.
+
+    Returns:
+        None for a file that inlay wrote with the same settings, which is taken over as it is; of any other, its LoRAs.
+    """
+    method, stored = attachment.method, stored_method(path)
+    differing = _differences(stored, method) if stored is not None and stored.name == method.name else None
+    if differing == []:
+        try:
+            attachment.refuse_misfit(read_tensors(path)[0])
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error}") from None
+        return None
+    if isinstance(method, Lora) and (stored is None or differing):
+        loras = read_loras(path, config.base)
+        refuse_lora(loras, method, attachment.state(), path)
+        return loras
+    if stored is None:
+        read_tensors(path)  # which says so of a broken file
+        raise ArtifactError(
+            f"{path}: not a file that says how inlay made it; `inlay import` makes one of other programs' "
+            "hypernetworks and embeddings, and `inlay merge` folds changes of weights into a base, which can be tuned"
+        )
+    if differing:
+        raise ArtifactError(f"{path}: was trained with {'; '.join(differing)}. Make them the same")
+    raise ArtifactError(f"{path}: holds {stored.name}, but the method is {method.name}")
+
+
+def _differences(stored: Method, method: Method) -> list[str]:
+    theirs, ours = stored.model_dump(mode="json"), method.model_dump(mode="json")
+    return [f"method.{key}={theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
+
+
+def _left(loras: Mapping[str, LowRank], attachment: Attachment) -> list[str]:
+    """Return what to say of the layers that a file does not have."""
+    trained = sum(name.endswith(".lora_A.weight") for name in attachment.parameters())
+    if trained == len(loras):
+        return []
+    return [f"has {len(loras)} of the {trained} layers that are trained; the others begin anew"]
+
+
+def _digest(path: Path) -> str:
+    """Return the sha256 of a file, or of the files of a directory in the order of their names."""
+    digest = hashlib.sha256()
+    for one in [path] if path.is_file() else sorted(child for child in path.iterdir() if child.is_file()):
+        digest.update(one.read_bytes())
+    return digest.hexdigest()
