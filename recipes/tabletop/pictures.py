@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,11 @@ from inlay.data.tabletop import Scene, World
 if TYPE_CHECKING:
     import torch
 
-TRAIN, TEST = 40_000, 4_000
+TRAIN, TEST = (256, 512) if os.environ.get("MINIATURE") else (40_000, 4_000)
 """Pictures 0 to TRAIN - 1 of the part "train", and 0 to TEST - 1 of the part "test", both of seed 0.
 
 Another number of training pictures is given to every script as `--images`, and to `denoiser.yaml` as `data.count`.
+MINIATURE is that of build.sh.
 """
 
 BUILD = Path("build/tabletop")

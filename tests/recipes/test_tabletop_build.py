@@ -1,12 +1,16 @@
 """What making the embedded base rests on: its pictures, the clock, the judge, and what the card says of it."""
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 from inlay.data.tabletop import World
 from inlay.metrics import judge
@@ -154,6 +158,36 @@ def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
         "Then `finish.yaml`: 100 steps = 12,800 pictures with 0.5 outside things and all timesteps alike, from 0.0004."
     )
     assert both["cost"] == found["cost"] + " and 2 min to finish"
+
+
+@pytest.mark.slow
+def test_one_command_makes_a_base_from_nothing(tmp_path):
+    for name in ("src", "recipes"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    base = tmp_path / "src" / "inlay" / "base" / "tabletop"
+    (base / "model_index.json").unlink()
+    for part in base.glob("*/"):
+        shutil.rmtree(part)
+    environment = {
+        **os.environ,
+        "MINIATURE": "1",
+        "PYTHONPATH": str(tmp_path / "src"),
+        "INLAY_CACHE": str(tmp_path / "cache"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", tmp_path / "recipes" / "tabletop" / "build.sh"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    pipeline = StableDiffusionPipeline.from_pretrained(base)
+    picture = pipeline("a red ball", num_inference_steps=1, output_type="np", height=64, width=64).images[0]
+    assert picture.shape == (64, 64, 3)
+    trained = json.loads((base / "unet" / "config.json").read_text())
+    assert trained["block_out_channels"] == [64, 128, 160]
+    found = json.loads((tmp_path / "recipes" / "tabletop" / "results" / "denoiser.json").read_text())
+    assert "4 steps at batch 16 = 64 pictures seen" in found["training"]
+    assert "Then `finish.yaml`: 4 steps" in found["training"]
+    assert "4 steps at batch 16" in (base / "MODEL_CARD.md").read_text()
 
 
 def test_the_script_for_gpus_is_sound_and_asks_for_options_that_exist(recipe_folder):
