@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "inlay needs Python 3.11 or newer; none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Creating $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing inlay and what it needs into $(VENV) (about 2 GB, a few minutes the first time)"
-	@$(INSTALL) -e ".[dev,tensorboard,hub,digits,cluster]"
+	@$(INSTALL) -e ".[dev,tensorboard,hub,digits,cluster,optimizers]"
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

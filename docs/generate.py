@@ -34,8 +34,9 @@ from inlay.study.settings import (
     Study,
     Tuning,
 )
+from inlay.train.optimizers import Optimizer
 from inlay.train.schedules import LearningRateSchedule
-from inlay.train.settings import AdamW, Ema, PowerEma, TrainSettings
+from inlay.train.settings import Ema, PowerEma, TrainSettings
 
 PAGE = Path(__file__).parent / "reference" / "run-file.md"
 STUDY_PAGE = PAGE.with_name("study-file.md")
@@ -98,7 +99,9 @@ def page() -> str:
     parts += [section(f"`objective.weighting`: {name}", model, 3) for name, model in members(Weighting).items()]
     parts += [section(f"`objective.timesteps`: {name}", model, 3) for name, model in members(TimestepSampling).items()]
     parts += [section("`train`", TrainSettings), section("`train.schedule`", LearningRateSchedule, 3)]
-    parts += [section("`train.optimizer`: adamw", AdamW, 3), section("`train.ema`: exponential", Ema, 3)]
+    kinds = get_args(get_args(Optimizer)[0])
+    parts += [section(f"`train.optimizer`: {kind().name}", kind, 3) for kind in kinds]
+    parts += [section("`train.ema`: exponential", Ema, 3)]
     parts += [section("`train.ema`: power", PowerEma, 3)]
     parts += [section("`preview`", PreviewSettings), section("`evaluate`", EvaluateSettings)]
     parts += [section(f"`denoiser`: {name}", model) for name, model in DENOISERS.items()]

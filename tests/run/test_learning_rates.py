@@ -8,7 +8,7 @@ from inlay.run.config import RunConfig
 from inlay.run.load import validate
 
 
-def job(learning_rate, stack=("textual_inversion",)):
+def job(learning_rate, stack=("textual_inversion",), optimizer="adamw"):
     return validate(
         RunConfig,
         {
@@ -16,7 +16,7 @@ def job(learning_rate, stack=("textual_inversion",)):
             "data": "photos",
             "method": "lora",
             "stack": [{"name": name} for name in stack],
-            "train": {"steps": 1, "learning_rate": learning_rate},
+            "train": {"steps": 1, "learning_rate": learning_rate, "optimizer": optimizer},
         },
     )
 
@@ -31,6 +31,12 @@ def test_one_rate_holds_for_all_and_a_list_for_each():
     assert job(0.5).learning_rates == (0.5, 0.5)
     assert job([0.5, 0.25]).learning_rates == (0.5, 0.25)
     assert job([0.5], stack=()).learning_rates == (0.5,)
+
+
+def test_an_optimizer_that_finds_its_rate_begins_with_a_factor_of_one():
+    assert job(None, optimizer="prodigy").learning_rates == (1.0, 1.0)
+    assert job(0.5, optimizer={"name": "prodigy", "d_coef": 2}).learning_rates == (0.5, 0.5)
+    assert job(None, optimizer="muon").learning_rates == job(None).learning_rates
 
 
 @pytest.mark.parametrize(

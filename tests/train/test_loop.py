@@ -162,6 +162,38 @@ def test_previews_and_validation_see_the_average_and_training_does_not(tmp_path)
     torch.testing.assert_close(toy.weight, plain.weight, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "muon", "prodigy", "schedule_free"])
+def test_a_run_with_any_optimizer_goes_on_to_the_same_bits_whatever_is_looked_at(tmp_path, name):
+    whole = Toy(tmp_path / "whole", optimizer=name)
+    whole.run()
+    toy = Toy(tmp_path / "run", optimizer=name, checkpoint_every=3, validate_every=1)
+    toy.validation = lambda: 1.0
+    weights = []
+
+    def end(step):
+        weights.append(toy.weight)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    toy.after = end
+    with pytest.raises(KeyboardInterrupt):
+        toy.run()
+    again = Toy(tmp_path / "run", optimizer=name, checkpoint_every=3)
+    assert again.run().resumed_from == 3
+    assert torch.equal(again.weight, whole.weight)
+    assert not torch.equal(again.weight, weights[0])
+    assert [entry["loss"] for entry in again.trace()] == [entry["loss"] for entry in whole.trace()]
+
+
+def test_the_rate_that_prodigy_found_is_reported(tmp_path):
+    toy = Toy(tmp_path / "run", optimizer="prodigy", steps=30)
+    toy.loop.learning_rate = 1.0
+    toy.run()
+    rates = [entry["learning_rate"] for entry in toy.trace()]
+    assert rates[0] < 1e-5 < rates[-1]
+    assert [state.learning_rate for state in toy.states] == rates
+
+
 def test_a_loss_that_is_not_finite_changes_nothing_and_names_its_files(tmp_path):
     toy = Toy(tmp_path / "run", accumulate=2)
     toy.factor = lambda step, part: torch.tensor([1, 1, math.nan if step == 2 else 1, 1])[part]

@@ -13,6 +13,7 @@ from inlay.run.config import JobConfig
 from inlay.run.evaluation.early import check_evaluation
 from inlay.run.start import check_start
 from inlay.train.noise_path import noise_path
+from inlay.train.optimizers import check_installed
 from inlay.train.schedules import multiplier
 
 
@@ -20,7 +21,8 @@ def check(config: JobConfig) -> BaseArchitecture:
     """Hold a job's settings against its base's configuration files, and its methods against the meta device.
 
     Raises:
-        ConfigError: the base is not found, objective or picture sizes do not fit it, or a tracker is not installed.
+        ConfigError: the base is not found, objective or picture sizes do not fit it, or a tracker or the optimizer is
+            not installed.
         ArtifactError: a file to start from is not the method's, or of another base's size.
         TargetError: a method addresses what the base does not have, or a stack that has to be saved as one model cannot
             be merged.
@@ -29,6 +31,7 @@ def check(config: JobConfig) -> BaseArchitecture:
     check_sizes(config, architecture)
     check_objective(config, architecture)
     check_trackers(config)
+    check_installed(config.train.optimizer)
     check_evaluation(config)
     parts = architecture.meta()
     attachments = [method.attach(parts) for method in config.methods]

@@ -170,6 +170,7 @@ class RunConfig(JobConfig):
         stated = self.train.learning_rate
         if isinstance(stated, tuple):
             return stated
+        stated = stated or self.train.optimizer.learning_rate
         return tuple(stated or method.learning_rate for method in self.methods)
 
     @model_validator(mode="after")
@@ -248,7 +249,7 @@ class PretrainConfig(JobConfig):
     @property
     def learning_rates(self) -> tuple[float, ...]:
         stated = self.train.learning_rate
-        return stated if isinstance(stated, tuple) else (stated or 1e-4,)
+        return stated if isinstance(stated, tuple) else (stated or self.train.optimizer.learning_rate or 1e-4,)
 
 
 def _prepare(config: PretrainConfig, asked: Conditioning) -> None:

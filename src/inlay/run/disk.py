@@ -13,6 +13,7 @@ from inlay.data.settings import DataSettings
 from inlay.data.views import center_view
 from inlay.run.class_images import ClassImagesPlan
 from inlay.run.config import JobConfig
+from inlay.run.footprint import optimizer_numbers
 from inlay.train.settings import PowerEma, TrainSettings
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def disk(
         steps: optimizer steps, where they are known.
         text_itemsize: bytes of a number of the text states.
     """
+    kept = trainable * (1 + config.train.averages) + optimizer_numbers(config.train, attachments)
     tuned = {"unet"}.union(*(attachment.components for attachment in attachments))
     resolution = config.data.resolution or architecture.resolution
     return Disk(
@@ -73,7 +75,7 @@ def disk(
         latents_bytes=_latents_bytes(config.data, dataset, class_images, tuned, architecture),
         text_bytes=_text_bytes(dataset, class_images, tuned, architecture, text_itemsize),
         class_images_bytes=_class_images_bytes(class_images, resolution),
-        checkpoints_bytes=4 * trainable * (3 + config.train.averages) * config.train.keep_checkpoints,
+        checkpoints_bytes=4 * kept * config.train.keep_checkpoints,
         averages_bytes=_averages_bytes(config.train, trainable, steps),
     )
 

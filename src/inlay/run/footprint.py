@@ -18,7 +18,9 @@ from inlay.run.config import JobConfig
 from inlay.run.cost import Arithmetic, forward_cost, step_cost
 from inlay.run.machine import Machine
 from inlay.run.solver import make_solver
+from inlay.train.optimizers import kept_numbers
 from inlay.train.precision import LOWERED
+from inlay.train.settings import TrainSettings
 
 DRAWN_AT_A_TIME = int(inspect.signature(sample).parameters["batch_size"].default)
 CAPTIONS_AT_A_TIME = 64
@@ -35,7 +37,7 @@ class Memory:
     frozen_weights_bytes: int
     trained_weights_bytes: int
     optimizer_bytes: int
-    """AdamW's two running means."""
+    """What the optimizer keeps, such as AdamW's two running means; at most."""
     average_bytes: int
     """Averaged weights (`train.ema`)."""
     originals_bytes: int
@@ -157,6 +159,7 @@ def footprint(
     picture_flops = calls * called.flops // at_a_time + decoded.flops // decoded_at_a_time
 
     trained = sum(parameter.nbytes for parameter in owned.values())
+    optimizer = 4 * optimizer_numbers(train, attachments)
     average = trained * train.averages
     originals = sum(
         parameter.nbytes
@@ -173,18 +176,18 @@ def footprint(
         if id(tensor) not in owned
     )
     weights = frozen + trained + libraries + (originals if on_cpu else 0)
-    standing = weights + 2 * trained + average
+    standing = weights + optimizer + average
     spare = ALLOCATOR_SHARE if on_cpu else 0.0
     encoding = (weights if cached else standing) + round((1 + spare) * max(encoded.peak_bytes, read.peak_bytes))
     # While averaged weights are in place, the others are kept aside.
-    aside = trained if train.ema else 0
+    aside = trained if train.ema or train.optimizer.averages else 0
     previews = standing + aside + round((1 + spare) * max(called.peak_bytes, decoded.peak_bytes))
     fragments = round(spare * costs[False].activations_bytes)
     training = {checkpointing: standing + each.peak_bytes + fragments for checkpointing, each in costs.items()}
     memory = Memory(
         frozen_weights_bytes=frozen,
         trained_weights_bytes=trained,
-        optimizer_bytes=2 * trained,
+        optimizer_bytes=optimizer,
         average_bytes=average,
         originals_bytes=originals,
         libraries_bytes=libraries,
@@ -221,6 +224,14 @@ def footprint(
         class_images_flops=None if to_draw is None else drawing,
     )
     return memory, work, read.result.element_size()
+
+
+def optimizer_numbers(train: TrainSettings, attachments: Sequence[Attachment]) -> int:
+    """Return how many numbers the optimizer keeps of all trained parameters, at most."""
+    return sum(
+        kept_numbers(train.optimizer, {name: parameter.shape for name, parameter in attachment.parameters().items()})
+        for attachment in attachments
+    )
 
 
 def _captions(dataset: Dataset | None) -> int:

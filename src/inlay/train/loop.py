@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -21,6 +21,7 @@ from inlay.randomness import derive
 from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from inlay.train.ema import EMA, Averages, PowerEMA
 from inlay.train.graceful import GracefulStop
+from inlay.train.optimizers import at_average, found_factor, make_optimizers
 from inlay.train.peak import peak_bytes
 from inlay.train.precision import autocast
 from inlay.train.schedules import multiplier
@@ -136,9 +137,9 @@ class Loop:
         self.settings = settings
         self.parameters = parameters
         rates = learning_rate if isinstance(learning_rate, Mapping) else dict.fromkeys(parameters, learning_rate)
-        groups: dict[float, list[nn.Parameter]] = {}
+        groups: dict[float, dict[str, nn.Parameter]] = {}
         for name, parameter in parameters.items():
-            groups.setdefault(rates[name], []).append(parameter)
+            groups.setdefault(rates[name], {})[name] = parameter
         self.learning_rate = next(iter(groups))
         self._shares = [rate / self.learning_rate for rate in groups]
         self.seed = seed
@@ -150,14 +151,7 @@ class Loop:
         self.adaptive = adaptive
         self.total_steps = settings.total_steps(images_per_epoch)
         self.micro_batch = settings.micro_batch(accelerator.num_processes)
-        optimizer = settings.optimizer
-        self.optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": rate} for rate, group in groups.items()],
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            fused=True,
-        )
+        self.optimizers = make_optimizers(settings.optimizer, groups)
         self.ema = _averages(settings, parameters)
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=settings.precision == "fp16")
         self._stop = GracefulStop(accelerator.is_main_process)
@@ -197,6 +191,7 @@ class Loop:
             while not (last or outcome.stopped):
                 rate = self.learning_rate * self._multiplier(step, seconds)
                 means, norm = self.step(step, rate, losses, names)
+                rate *= found_factor(self.optimizers)
                 loss = means["loss"]
                 step += 1
                 smoothed = loss if step == 1 else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
@@ -235,8 +230,8 @@ class Loop:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averaged weights in place inside a ``with`` block, where the run averages."""
-        with self.ema.swapped() if self.ema else nullcontext():
+        """Put the averaged weights in place inside a ``with`` block, where the run or its optimizer averages."""
+        with self.ema.swapped() if self.ema else at_average(self.optimizers):
             yield
 
     def step(
@@ -291,8 +286,9 @@ class Loop:
             for optimizer in self._optimizers():
                 optimizer.zero_grad(set_to_none=True)
             raise self._not_finite(step, loss, each, names(step, slice(0, settings.batch_size)))
-        for group, share in zip(self.optimizer.param_groups, self._shares, strict=True):
-            group["lr"] = rate * share
+        for optimizer in self.optimizers:
+            for group, share in zip(optimizer.param_groups, self._shares, strict=True):
+                group["lr"] = rate * share
         for optimizer in self._optimizers():
             self.scaler.step(optimizer)
         self.scaler.update()
@@ -326,7 +322,7 @@ class Loop:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Return the optimizer of the result, and that of what trains beside it."""
         beside = self.adaptive.optimizer if self.adaptive else None
-        return [self.optimizer] if beside is None else [self.optimizer, beside]
+        return self.optimizers if beside is None else [*self.optimizers, beside]
 
     def _agree(self, seconds: float) -> tuple[float, bool]:
         """Return the main process's clock, and whether any process was asked to stop: all end at the same step."""
@@ -363,7 +359,10 @@ class Loop:
             tensors: dict[str, Tensor] = {f"parameter.{name}": value for name, value in self.parameters.items()}
             if self.ema:
                 tensors |= {f"average.{name}": value for name, value in self.ema.state().items()}
-            pickled = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+            pickled: dict[str, Any] = {
+                "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
+                "scaler": self.scaler.state_dict(),
+            }
             if self.adaptive:
                 tensors |= {f"adaptive.{name}": value for name, value in self.adaptive.state().items()}
                 if self.adaptive.optimizer:
@@ -414,7 +413,9 @@ class Loop:
             )
             if self.adaptive.optimizer:
                 self.adaptive.optimizer.load_state_dict(optimizer["adaptive"])
-        self.optimizer.load_state_dict(optimizer["optimizer"])
+        states = optimizer["optimizer"]
+        for one, state in zip(self.optimizers, [states] if isinstance(states, dict) else states, strict=True):
+            one.load_state_dict(state)
         self.scaler.load_state_dict(optimizer["scaler"])
         return facts["step"], facts["seconds"], facts["smoothed_loss"], facts["step"]
 

@@ -8,21 +8,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from inlay.errors import ConfigError
 from inlay.settings import Settings
+from inlay.train.optimizers import AdamW, Optimizer
 from inlay.train.precision import Precision
 from inlay.train.profiles import LONGEST
 from inlay.train.schedules import LearningRateSchedule
-
-
-class AdamW(Settings):
-    """AdamW (arXiv 1711.05101), torch's own."""
-
-    name: Literal["adamw"] = "adamw"
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    """Decay of the running mean and of the running mean square of gradients."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the root mean square."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """Decoupled decay a step, times the learning rate."""
 
 
 class Ema(Settings):
@@ -78,11 +67,12 @@ class TrainSettings(Settings):
         Annotated[float, Field(gt=0)] | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None
     ) = None
     """One for all methods, or a list: the method's, then one for each of the stack. By default what each method
-    recommends; see `inlay methods`."""
+    recommends (see `inlay methods`), or the optimizer."""
     schedule: LearningRateSchedule = LearningRateSchedule()
     """How the learning rate changes."""
-    optimizer: AdamW = AdamW()
-    """What turns gradients into steps."""
+    optimizer: Optimizer = AdamW()
+    """What turns gradients into steps: `adamw`, `adafactor`, `muon`, `prodigy` or `schedule_free`, by its name or with
+    settings."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient of all trained parameters together; null for no clipping."""
     precision: Precision = "fp32"
@@ -108,6 +98,19 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"batch_size={self.batch_size} cannot be cut into accumulate={self.accumulate} equal parts"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> TrainSettings:
+        name, rate = self.optimizer.name, self.learning_rate
+        if self.optimizer.averages and self.ema is not None:
+            raise ValueError(f"optimizer={name} averages the weights itself; leave out ema")
+        if self.optimizer.averages and self.schedule.name != "constant":
+            raise ValueError(
+                f"optimizer={name} is there to need no schedule={self.schedule.name}; allowed: constant, with a warm-up"
+            )
+        if name == "prodigy" and isinstance(rate, tuple) and len(set(rate)) > 1:
+            raise ValueError(f"optimizer={name} finds one rate for all; give one learning_rate, not {list(rate)}")
         return self
 
     @property

@@ -1,0 +1,274 @@
+"""Optimizers: what turns gradients into steps, how much they keep, and where the weights to be used are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from inlay.errors import ConfigError
+from inlay.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer as TorchOptimizer
+
+Decay = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Optimizer(Settings):
+    """What all optimizers have in common."""
+
+    learning_rate: ClassVar[float | None] = None
+    """Default of `train.learning_rate`, whatever the method; None where the method's own holds."""
+    averages: ClassVar[bool] = False
+    """Whether the weights to be used are an average that it keeps itself."""
+    package: ClassVar[str | None] = None
+    """Whose it is, where torch does not have it."""
+
+
+class AdamW(_Optimizer):
+    """AdamW (arXiv 1711.05101), torch's own."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Decay of the running mean and of the running mean square of gradients."""
+    eps: Positive = 1e-8
+    """Added to the root mean square."""
+    weight_decay: Decay = 1e-2
+    """Decoupled decay a step, times the learning rate."""
+
+
+class Adafactor(_Optimizer):
+    """Adafactor (arXiv 1804.04235), torch's own, without momentum: of a matrix it keeps the mean squares of rows and
+    columns only, of a convolution those of each window. Tuning all of Stable Diffusion 1, it keeps 1.7 GiB where AdamW
+    keeps 6.4."""
+
+    name: Literal["adafactor"] = "adafactor"
+    beta2_decay: Annotated[float, Field(lt=0)] = -0.8
+    """The mean squares keep a share 1 - t^this at step t."""
+    clip_threshold: Positive = 1.0
+    """d, the largest root mean square of a tensor's step before the learning rate."""
+    scale_parameter: bool = False
+    """Make steps relative to the size of each tensor, as published. Without it AdamW's learning rates hold, and what
+    begins at zero moves as fast as the rest."""
+    weight_decay: Decay = 1e-2
+    """Decoupled decay a step, times the learning rate."""
+
+
+class Muon(_Optimizer):
+    """Muon for matrices, torch's own: steps along the momentum with all its singular values made alike. Embeddings,
+    convolutions, norms and biases take AdamW's steps. All are of the size of AdamW's (arXiv 2502.16982), so that its
+    learning rates hold."""
+
+    name: Literal["muon"] = "muon"
+    momentum: Share = 0.95
+    """Decay of the running mean of gradients."""
+    nesterov: bool = True
+    """Look one step of the momentum ahead."""
+    ns_steps: Annotated[int, Field(ge=1, lt=100)] = 5
+    """Iterations of Newton and Schulz."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """AdamW's, for what is no matrix."""
+    weight_decay: Decay = 1e-2
+    """Decoupled decay a step, times the learning rate."""
+
+
+class Prodigy(_Optimizer):
+    """Prodigy (arXiv 2306.06101), of the package prodigyopt: AdamW that finds its learning rate while it trains.
+    `train.learning_rate` is a factor on that, 1 by default; the rate that is shown is the product."""
+
+    name: Literal["prodigy"] = "prodigy"
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Decay of the running mean and of the running mean square of gradients."""
+    eps: Positive = 1e-8
+    """Added to the root mean square, times the rate that was found."""
+    weight_decay: Decay = 1e-2
+    """Decoupled decay a step, times the learning rate."""
+    d0: Positive = 1e-6
+    """The first guess of the rate, from which it grows."""
+    d_coef: Positive = 1.0
+    """Factor on the rate as it is estimated; the authors advise 0.5 to 2."""
+    growth_rate: Annotated[float, Field(gt=1)] | None = None
+    """Largest growth of the rate a step; null for any."""
+    use_bias_correction: bool = False
+    """Adam's correction of the first steps."""
+    safeguard_warmup: bool = False
+    """Keep the rate from being overestimated during a warm-up of the learning rate."""
+    slice_p: Annotated[int, Field(ge=1)] = 1
+    """Estimate the rate from every so manyth number; 11 needs half as much memory."""
+
+    learning_rate: ClassVar[float | None] = 1.0
+    package: ClassVar[str | None] = "prodigyopt"
+
+
+class ScheduleFree(_Optimizer):
+    """AdamW without a schedule (arXiv 2405.15682), of the package schedulefree: gradients are taken at a mixture of the
+    weights and their average, and the average is the result, at every step as good as a schedule that ended there."""
+
+    name: Literal["schedule_free"] = "schedule_free"
+    betas: tuple[Annotated[float, Field(gt=0, lt=1)], Share] = (0.9, 0.999)
+    """Share of the average where gradients are taken, and decay of the running mean square of gradients."""
+    eps: Positive = 1e-8
+    """Added to the root mean square."""
+    weight_decay: Decay = 1e-2
+    """Decay a step, times the learning rate, at the place where gradients are taken."""
+    r: Annotated[float, Field(ge=0)] = 0.0
+    """The average weighs step t with t to this power."""
+    weight_lr_power: Annotated[float, Field(ge=0)] = 2.0
+    """And with the learning rate to this power, so that a warm-up counts little."""
+
+    averages: ClassVar[bool] = True
+    package: ClassVar[str | None] = "schedulefree"
+
+
+def _named(value: Any) -> Any:
+    """Let an optimizer be given by its name alone, and AdamW's settings without a name."""
+    if isinstance(value, str):
+        return {"name": value}
+    return {"name": "adamw", **value} if isinstance(value, dict) else value
+
+
+Optimizer = Annotated[
+    AdamW | Adafactor | Muon | Prodigy | ScheduleFree, Field(discriminator="name"), BeforeValidator(_named)
+]
+"""The value of `train.optimizer`."""
+
+
+def check_installed(settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree) -> None:
+    """Refuse an optimizer whose package is missing.
+
+    Raises:
+        ConfigError: with what to install.
+    """
+    if settings.package is not None and find_spec(settings.package) is None:
+        raise ConfigError(
+            f"train.optimizer={settings.name}: its package {settings.package} is not installed; "
+            "pip install 'inlay[optimizers]'"
+        )
+
+
+def make_optimizers(
+    settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree, groups: Mapping[float, Mapping[str, nn.Parameter]]
+) -> list[TorchOptimizer]:
+    """Return optimizers that together step all parameters.
+
+    Args:
+        settings: of the run; :func:`check_installed` has passed them.
+        groups: the parameters by name, for each learning rate before the schedule.
+    """
+    import torch
+
+    found: list[dict[str, Any]] = [{"params": list(group.values()), "lr": rate} for rate, group in groups.items()]
+    if isinstance(settings, AdamW):
+        return [
+            torch.optim.AdamW(
+                found, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
+            )
+        ]
+    if isinstance(settings, Adafactor):
+        # With a floor of 1 under a tensor's size, weights, which are smaller, all take steps of the learning rate.
+        floor = 1e-3 if settings.scale_parameter else 1.0
+        return [
+            torch.optim.Adafactor(
+                found,
+                beta2_decay=settings.beta2_decay,
+                eps=(None, floor),
+                d=settings.clip_threshold,
+                weight_decay=settings.weight_decay,
+            )
+        ]
+    if isinstance(settings, Muon):
+        matrices, others = [], []
+        for rate, group in groups.items():
+            chosen = {name for name, parameter in group.items() if is_matrix(name, parameter.shape)}
+            matrices.append({"params": [group[name] for name in group if name in chosen], "lr": rate})
+            others.append({"params": [group[name] for name in group if name not in chosen], "lr": rate})
+        made: list[TorchOptimizer] = []
+        if any(group["params"] for group in matrices):
+            muon = torch.optim.Muon(
+                matrices,
+                weight_decay=settings.weight_decay,
+                momentum=settings.momentum,
+                nesterov=settings.nesterov,
+                ns_steps=settings.ns_steps,
+                adjust_lr_fn="match_rms_adamw",
+            )
+            made.append(muon)
+        if any(group["params"] for group in others):
+            made.append(torch.optim.AdamW(others, betas=settings.betas, weight_decay=settings.weight_decay, fused=True))
+        return made
+    if isinstance(settings, Prodigy):
+        from prodigyopt import Prodigy as Theirs
+
+        options = settings.model_dump(exclude={"name", "growth_rate"})
+        with redirect_stdout(None):  # it prints that its decay is decoupled
+            return [Theirs(found, growth_rate=settings.growth_rate or math.inf, **options)]
+    from schedulefree import AdamWScheduleFree
+
+    free = AdamWScheduleFree(found, **settings.model_dump(exclude={"name"}))
+    free.train()
+    return [free]
+
+
+def is_matrix(name: str, shape: Sequence[int]) -> bool:
+    """Whether Muon steps a parameter: matrices that are no embeddings."""
+    return len(shape) == 2 and "embedding" not in name
+
+
+def kept_numbers(
+    settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree, shapes: Mapping[str, Sequence[int]]
+) -> int:
+    """Return how many numbers an optimizer keeps for parameters of these shapes, at most."""
+    return sum(_kept(settings, name, shape) for name, shape in shapes.items())
+
+
+def _kept(settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree, name: str, shape: Sequence[int]) -> int:
+    count = math.prod(shape)
+    if isinstance(settings, Adafactor):
+        return count // shape[-1] + count // shape[-2] if len(shape) > 1 else count
+    if isinstance(settings, Muon) and is_matrix(name, shape):
+        return count
+    if isinstance(settings, Prodigy):
+        return 2 * count + 2 * -(-count // settings.slice_p)
+    return 2 * count
+
+
+def found_factor(optimizers: Sequence[TorchOptimizer]) -> float:
+    """Return the factor on the learning rate that an optimizer has found, 1 where none looks for one."""
+    return float(optimizers[0].param_groups[0].get("d", 1.0))
+
+
+@contextmanager
+def at_average(optimizers: Sequence[TorchOptimizer]) -> Iterator[None]:
+    """Put the weights to be used in place inside a ``with`` block, where an optimizer averages.
+
+    Afterwards the others are back bit for bit, so that looking changes nothing.
+    """
+    with ExitStack() as stack:
+        for optimizer in optimizers:
+            if hasattr(optimizer, "eval"):
+                stack.enter_context(_at_average(optimizer))
+        yield
+
+
+@contextmanager
+def _at_average(optimizer: Any) -> Iterator[None]:
+    import torch
+
+    weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    aside: list[Tensor] = [weight.detach().clone() for weight in weights]
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        optimizer.train()
+        with torch.no_grad():
+            for weight, kept in zip(weights, aside, strict=True):
+                weight.copy_(kept)
