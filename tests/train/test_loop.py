@@ -185,7 +185,10 @@ def test_a_run_with_any_optimizer_goes_on_to_the_same_bits_whatever_is_looked_at
     assert [entry["loss"] for entry in again.trace()] == [entry["loss"] for entry in whole.trace()]
 
 
-def test_the_rate_that_prodigy_found_is_reported(tmp_path):
+def test_the_rate_that_prodigy_found_is_reported_and_no_other_is(tmp_path):
+    plain = Toy(tmp_path / "plain", optimizer={"name": "adafactor", "clip_threshold": 2})
+    plain.run()
+    assert {entry["learning_rate"] for entry in plain.trace()} == {0.1}
     toy = Toy(tmp_path / "run", optimizer="prodigy", steps=30)
     toy.loop.learning_rate = 1.0
     toy.run()

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -21,7 +21,7 @@ from inlay.randomness import derive
 from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from inlay.train.ema import EMA, Averages, PowerEMA
 from inlay.train.graceful import GracefulStop
-from inlay.train.optimizers import at_average, found_factor, make_optimizers
+from inlay.train.optimizers import at_average, found_rate, make_optimizers
 from inlay.train.peak import peak_bytes
 from inlay.train.precision import autocast
 from inlay.train.schedules import multiplier
@@ -191,7 +191,8 @@ class Loop:
             while not (last or outcome.stopped):
                 rate = self.learning_rate * self._multiplier(step, seconds)
                 means, norm = self.step(step, rate, losses, names)
-                rate *= found_factor(self.optimizers)
+                if self.settings.optimizer.finds_rate:
+                    rate *= found_rate(self.optimizers[0])
                 loss = means["loss"]
                 step += 1
                 smoothed = loss if step == 1 else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
@@ -231,7 +232,13 @@ class Loop:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Put the averaged weights in place inside a ``with`` block, where the run or its optimizer averages."""
-        with self.ema.swapped() if self.ema else at_average(self.optimizers):
+        if self.ema:
+            average = self.ema.swapped()
+        elif self.settings.optimizer.averages:
+            average = at_average(self.optimizers[0])
+        else:
+            average = nullcontext()
+        with average:
             yield
 
     def step(

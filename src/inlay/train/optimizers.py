@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -29,6 +29,8 @@ class _Optimizer(Settings):
     """Default of `train.learning_rate`, whatever the method; None where the method's own holds."""
     averages: ClassVar[bool] = False
     """Whether the weights to be used are an average that it keeps itself."""
+    finds_rate: ClassVar[bool] = False
+    """Whether it finds the learning rate itself, on which the one that is given is a factor."""
     package: ClassVar[str | None] = None
     """Whose it is, where torch does not have it."""
 
@@ -105,6 +107,7 @@ class Prodigy(_Optimizer):
     """Estimate the rate from every so manyth number; 11 needs half as much memory."""
 
     learning_rate: ClassVar[float | None] = 1.0
+    finds_rate: ClassVar[bool] = True
     package: ClassVar[str | None] = "prodigyopt"
 
 
@@ -240,26 +243,17 @@ def _kept(settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree, name: str
     return 2 * count
 
 
-def found_factor(optimizers: Sequence[TorchOptimizer]) -> float:
-    """Return the factor on the learning rate that an optimizer has found, 1 where none looks for one."""
-    return float(optimizers[0].param_groups[0].get("d", 1.0))
+def found_rate(optimizer: TorchOptimizer) -> float:
+    """Return the learning rate that Prodigy has found so far, before the factor on it."""
+    return float(optimizer.param_groups[0]["d"])
 
 
 @contextmanager
-def at_average(optimizers: Sequence[TorchOptimizer]) -> Iterator[None]:
-    """Put the weights to be used in place inside a ``with`` block, where an optimizer averages.
+def at_average(optimizer: Any) -> Iterator[None]:
+    """Put the average that a schedule-free optimizer keeps in place inside a ``with`` block.
 
-    Afterwards the others are back bit for bit, so that looking changes nothing.
+    Afterwards the weights are back bit for bit, so that looking changes nothing.
     """
-    with ExitStack() as stack:
-        for optimizer in optimizers:
-            if hasattr(optimizer, "eval"):
-                stack.enter_context(_at_average(optimizer))
-        yield
-
-
-@contextmanager
-def _at_average(optimizer: Any) -> Iterator[None]:
     import torch
 
     weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
