@@ -354,3 +354,22 @@ def test_reports_need_no_torch():
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout.strip() == "False"
+
+
+def test_levels_can_be_left_out_and_that_is_said(tmp_path):
+    rows = methods()
+    names = [str(row.factors["method"]) for row in rows]
+    name = names[0]
+    report = make_report(rows, Facts(), draws=99, without=[f"method={name}"])
+    assert {row.factors["method"] for row in report.rows} == set(names) - {name}
+    assert f"Left out, as asked: {names.count(name)} cells of method={name}." in texts(report, "caution")
+    assert name not in {row[0] for row in report.parts[0].tables[0].rows}
+    seeds = make_report(rows, Facts(), draws=99, without=[f"method={name}", "seed=0"])
+    assert all(row.seed != 0 for row in seeds.rows)
+    for without, said in (
+        (["methode=x"], "'methode' is no factor; allowed: method, task, seed"),
+        (["method=x"], "method has no such level; it has: "),
+        ([f"method={one}" for one in dict.fromkeys(names)], "leaves no cell"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            make_report(rows, Facts(), draws=99, without=without)

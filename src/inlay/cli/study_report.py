@@ -22,6 +22,10 @@ def command(
     metric: Annotated[
         str | None, typer.Option("--metric", help="What to judge by; by default the first metric of the study file.")
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="A level to leave out, as factor=level; may be given again."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The folder to write to; by default `report` in the study directory.")
     ] = None,
@@ -38,7 +42,7 @@ def command(
 
     if not study.is_dir():
         raise ConfigError(f"{study}: no such study directory")
-    report, folder = write_report(study, load_table(study), out, metric, permutations)
+    report, folder = write_report(study, load_table(study), out, metric, permutations, without or ())
     if json:
         emit_json({"directory": str(folder), **to_json(report)})
         return

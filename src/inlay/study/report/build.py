@@ -15,6 +15,7 @@ from inlay.study.report.analysis import Analysis, analyse, exploratory
 from inlay.study.report.contents import tables
 from inlay.study.report.drawing import to_png, to_svg
 from inlay.study.report.facts import Facts, metrics_of, read_facts
+from inlay.study.report.selection import leave_out
 from inlay.study.report.settings_table import Setting, settings_of
 from inlay.study.report.summary import Sentence, summarise
 from inlay.study.report.tables import Table, make_table, to_csv, to_latex, to_markdown
@@ -62,7 +63,9 @@ class Report:
     cells: Table
 
 
-def make_report(rows: Sequence[Row], facts: Facts, metric: str | None = None, draws: int = 9999) -> Report:
+def make_report(
+    rows: Sequence[Row], facts: Facts, metric: str | None = None, draws: int = 9999, without: Sequence[str] = ()
+) -> Report:
     """Return what a study's rows say.
 
     Args:
@@ -70,13 +73,15 @@ def make_report(rows: Sequence[Row], facts: Facts, metric: str | None = None, dr
         facts: of the study.
         metric: what it is judged by; by default the first that the study names.
         draws: permutations a test.
+        without: levels to leave out, see :func:`leave_out`.
 
     Raises:
-        ConfigError: there are no rows, or none has the metric.
+        ConfigError: there are no rows, none has the metric, or there is no such level.
     """
     if not rows:
         raise ConfigError("the study has no cells")
-    rows = sorted(rows, key=_order)
+    kept, said = leave_out(rows, without)
+    rows = sorted(kept, key=_order)
     names = metrics_of(rows, facts, metric)
     analyses = [analyse(rows, name, facts, draws) for name in names]
     explored = exploratory(analyses)
@@ -86,6 +91,7 @@ def make_report(rows: Sequence[Row], facts: Facts, metric: str | None = None, dr
         made = tables(rows, analysis, settings, explored)
         parts.append(Part(analysis, tuple(settings), tuple(made), tuple(_pictures(rows, analysis, settings))))
     summary = summarise(rows, analyses, parts[0].settings if parts else ())
+    summary += [Sentence("caution", said)] if said else []
     return Report(facts, tuple(rows), tuple(summary), tuple(parts), _failures(rows, names), _cells(rows, names))
 
 
@@ -95,7 +101,12 @@ def _order(row: Row) -> tuple[str, ...]:
 
 
 def write_report(
-    directory: Path, rows: Sequence[Row], out: Path | None = None, metric: str | None = None, draws: int = 9999
+    directory: Path,
+    rows: Sequence[Row],
+    out: Path | None = None,
+    metric: str | None = None,
+    draws: int = 9999,
+    without: Sequence[str] = (),
 ) -> tuple[Report, Path]:
     """Write a report of a study directory; return it and its folder.
 
@@ -107,6 +118,7 @@ def write_report(
         out: the folder; by default `report` in the study directory.
         metric: what it is judged by.
         draws: permutations a test.
+        without: levels to leave out.
 
     Raises:
         ConfigError: see `make_report`.
@@ -115,7 +127,7 @@ def write_report(
     from inlay.study.report.page import render
     from inlay.study.report.samples import samples
 
-    report = make_report(rows, read_facts(directory), metric, draws)
+    report = make_report(rows, read_facts(directory), metric, draws, without)
     folder = out or directory / REPORT
     shown = (
         samples(directory, report.rows, report.parts[0].settings, report.parts[0].analysis.metric)

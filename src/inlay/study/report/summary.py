@@ -372,10 +372,10 @@ def _multiplicity(analyses: Sequence[Analysis]) -> list[Sentence]:
     count = sum(line.adjusted is not None for line in first.lines)
     if not count:
         return []
-    text = (
-        f"{plural(count, 'test')} of {first.metric} {verb(count)} adjusted together (Holm), pairs within a factor by "
-        "Tukey: a false alarm anywhere in such a family is as rare as 1 in 20."
-    )
+    together = f"{count} tests of {first.metric} are adjusted together (Holm), pairs within a factor by Tukey"
+    if count == 1:
+        together = f"Pairs of levels are adjusted together for {first.metric} (Tukey)"
+    text = f"{together}: a false alarm anywhere in such a family is as rare as 1 in 20."
     if len(analyses) > 1:
         names = listed([analysis.metric for analysis in analyses[1:]])
         others = len(analyses) - 1

@@ -1,0 +1,121 @@
+"""The committed records of studies/methods say what its README says of them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from scipy.stats import spearmanr
+
+from inlay.study.report.build import write_report
+from inlay.study.statistics.anova import one_way
+from inlay.study.statistics.sample import sample_of
+from inlay.study.table import load_table
+
+RESULTS = Path(__file__).parents[2] / "studies" / "methods" / "results"
+STEPS, TIMING = RESULTS / "steps", RESULTS / "timing"
+PUBLISHED = {"full": 43.33, "adapter": 47.41, "lora": 35.68, "prefix": 32.57, "bitfit": 68.53}
+"""FID, Kim, Ahn and Jung."""
+
+
+def by_method(rows, metric):
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(str(row.factors["method"]), []).append({**row.metrics, **row.costs}[metric])
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return load_table(STEPS)
+
+
+def test_every_method_was_run_with_every_seed_on_one_base(rows):
+    assert len(rows) == 21
+    assert {row.status for row in rows} == {"done"}
+    assert {row.seed for row in rows} == {0, 1, 2}
+    hashes = {json.loads(path.read_text())["base"]["hash"] for path in RESULTS.glob("*/cells/*/record.json")}
+    assert len(hashes) == 1
+
+
+def test_learning_rates_were_found_by_the_held_out_loss_over_the_same_levels():
+    tuned = load_table(STEPS, stage="tuning")
+    assert len(tuned) == 49
+    (failed,) = [row for row in tuned if row.status != "done"]
+    assert failed.factors["method"] == "full"
+    assert "the loss at step 234 is not finite" in str(failed.reason)
+    rates = {record["method"]: record["rate"] for record in found_rates()}
+    assert rates == {
+        "full": 1e-4,
+        "adapter": 3e-3,
+        "lora": 3e-3,
+        "prefix": 3e-2,
+        "bitfit": 1e-2,
+        "hypernetwork": 3e-4,
+        "textual_inversion": 3e-2,
+    }
+
+
+def found_rates():
+    for path in STEPS.glob("cells/*/record.json"):
+        if not path.parent.name.startswith("tuning"):
+            config = json.loads(path.read_text())["config"]
+            name = path.parent.name.rpartition("_s")[0]
+            yield {"method": name, "rate": config["train"]["learning_rate"]}
+
+
+def test_distances_and_their_scatter(rows):
+    found = by_method(rows, "frechet")
+    shown = {name: (round(statistics.mean(v), 1), round(statistics.stdev(v), 1)) for name, v in found.items()}
+    assert shown == {
+        "bitfit": (75.8, 5.4),
+        "full": (81.2, 3.8),
+        "hypernetwork": (98.6, 13.3),
+        "adapter": (104.2, 1.5),
+        "prefix": (112.3, 2.5),
+        "lora": (136.8, 4.5),
+        "textual_inversion": (207.5, 47.8),
+    }
+    ranked = [found[name] for name in PUBLISHED]
+    order = spearmanr(list(PUBLISHED.values()), [statistics.mean(values) for values in ranked])
+    assert (round(order.statistic, 2), round(order.pvalue, 2)) == (-0.80, 0.10)
+
+
+def test_methods_differ_and_the_first_two_cannot_be_told_apart(rows, tmp_path):
+    report, _ = write_report(STEPS, rows, tmp_path, draws=999, without=["method=textual_inversion"])
+    (line,) = [line for line in report.parts[0].analysis.lines if line.adjusted is not None]
+    assert (line.second.freedom, round(line.second.f, 1)) == (5, 35.7)
+    said = " ".join(sentence.text for sentence in report.summary)
+    assert "clearly better than adapter, hypernetwork, lora and prefix; it cannot be told from full" in said
+    small = [row for row in rows if row.factors["method"] != "textual_inversion"]
+    assert one_way(sample_of(small, "kid", ["method"]), "method").p < 0.01
+
+
+def test_no_small_method_is_ahead_of_bitfit_at_an_equal_rate():
+    losses = {}
+    for row in load_table(STEPS, stage="tuning"):
+        if row.status == "done":
+            record = json.loads((STEPS / "cells" / row.cell / "record.json").read_text())
+            rate = record["config"]["train"]["learning_rate"]
+            losses[row.factors["method"], rate] = record["metrics"]["validation_loss"]
+    for rate in {rate for _, rate in losses}:
+        assert all(losses["bitfit", rate] < losses[name, rate] for name in ("lora", "prefix"))
+    assert round(losses["full", 3e-5], 3) == 0.352
+    assert min(losses[name, 3e-5] for name in ("bitfit", "adapter", "lora", "prefix")) > 0.433
+
+
+def test_times_of_a_step():
+    times = by_method(load_table(TIMING), "seconds_per_step")
+    full = statistics.mean(times["full"])
+    shares = {name: round(100 * statistics.mean(values) / full) for name, values in times.items()}
+    assert shares == {
+        "full": 100,
+        "hypernetwork": 91,
+        "textual_inversion": 85,
+        "bitfit": 71,
+        "lora": 71,
+        "prefix": 65,
+        "adapter": 64,
+    }
