@@ -99,10 +99,10 @@ class Prodigy(_Optimizer):
     """Factor on the rate as it is estimated; the authors advise 0.5 to 2."""
     growth_rate: Annotated[float, Field(gt=1)] | None = None
     """Largest growth of the rate a step; null for any."""
-    use_bias_correction: bool = False
-    """Adam's correction of the first steps."""
-    safeguard_warmup: bool = False
-    """Keep the rate from being overestimated during a warm-up of the learning rate."""
+    use_bias_correction: bool = True
+    """Adam's correction of the first steps; on, as the authors advise for diffusion models, off in the publication."""
+    safeguard_warmup: bool = True
+    """Keep the rate from being overestimated during a warm-up of the learning rate; likewise."""
     slice_p: Annotated[int, Field(ge=1)] = 1
     """Estimate the rate from every so manyth number; 11 needs half as much memory."""
 
