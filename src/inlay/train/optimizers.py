@@ -96,7 +96,7 @@ class Prodigy(_Optimizer):
     d0: Positive = 1e-6
     """The first guess of the rate, from which it grows."""
     d_coef: Positive = 1.0
-    """Factor on the rate as it is estimated; the authors advise 0.5 to 2."""
+    """Factor on the rate as it is estimated: what to change when it is too high or too low."""
     growth_rate: Annotated[float, Field(gt=1)] | None = None
     """Largest growth of the rate a step; null for any."""
     use_bias_correction: bool = True
