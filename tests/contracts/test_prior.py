@@ -70,7 +70,7 @@ class Run:
         def keep(*_, **__):
             gradients.update({name: p.grad.clone() for name, p in parameters.items() if p.grad is not None})
 
-        loop.optimizer.step = keep
+        loop.optimizers[0].step = keep
 
         def some(cut):
             return lambda step, part: self.diffusion.losses(self.batches(step)[cut], step, part)

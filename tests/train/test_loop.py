@@ -189,7 +189,7 @@ def test_the_rate_that_prodigy_found_is_reported_and_no_other_is(tmp_path):
     plain = Toy(tmp_path / "plain", optimizer={"name": "adafactor", "clip_threshold": 2})
     plain.run()
     assert {entry["learning_rate"] for entry in plain.trace()} == {0.1}
-    toy = Toy(tmp_path / "run", optimizer="prodigy", steps=30)
+    toy = Toy(tmp_path / "run", optimizer={"name": "prodigy", "safeguard_warmup": False}, steps=30)
     toy.loop.learning_rate = 1.0
     toy.run()
     rates = [entry["learning_rate"] for entry in toy.trace()]
