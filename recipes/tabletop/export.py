@@ -13,6 +13,8 @@ from pictures import BUILD
 from safetensors.torch import save_file
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
+from inlay.base.text_to_image import compute_in_float32
+
 BASE = Path("src/inlay/base/tabletop")
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -51,6 +53,8 @@ def export_clip(folder: Path, base: Path) -> None:
     image.vision_model.load_state_dict(model.vision_model.state_dict())
     image.visual_projection.load_state_dict(model.visual_projection.state_dict())
     image.half().save_pretrained(base / "image_encoder")
+    for folder in ("text_encoder", "image_encoder"):
+        compute_in_float32(base / folder)
     projection = {
         "text_projection.weight": model.text_projection.weight.detach().half().contiguous(),
         "logit_scale": model.logit_scale.detach().float(),

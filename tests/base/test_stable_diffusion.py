@@ -289,6 +289,15 @@ def test_a_saved_pipeline_opens_in_diffusers_to_identical_weights(directory: Pat
     assert (tmp_path / "tokenizer" / "vocab.json").is_file()
 
 
+def test_plain_diffusers_draws_with_what_a_run_in_half_precision_saved(directory: Path, load: Load, tmp_path: Path):
+    base = load(directory)
+    base.text_encoder.to(torch.bfloat16)  # as a frozen part is kept; what trained is float32
+    base.save_pipeline(tmp_path)
+    theirs = pipeline(tmp_path)
+    drawn = theirs("a dog", num_inference_steps=1, output_type="np", height=32, width=32).images[0]
+    assert drawn.shape == (32, 32, 3)
+
+
 def test_a_denoiser_from_scratch_follows_from_the_seed(copied: Path, first: Path):
     settings = BaseSettings(model=str(copied))
     (copied / "unet" / "diffusion_pytorch_model.safetensors").unlink()

@@ -104,6 +104,8 @@ def test_a_saved_pipeline_loads_and_draws_the_same(directory: Path, tmp_path: Pa
     base.save_pipeline(tmp_path / "saved")
     again = load(tmp_path / "saved")
     assert same_weights(again, pipeline(directory))
+    for name in ("text_encoder", "text_encoder_2"):
+        assert json.loads((tmp_path / "saved" / name / "config.json").read_text())["dtype"] == "float32"
     noise = initial_noise(base, [0, 1], (RESOLUTION, RESOLUTION))
     ours = sample(base, PROMPTS, noise, 4, 3.0)
     assert torch.equal(sample(again, PROMPTS, noise, 4, 3.0), ours)

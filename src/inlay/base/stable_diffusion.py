@@ -17,7 +17,7 @@ from inlay.base.architecture import Architecture
 from inlay.base.locate import Location
 from inlay.base.prompts import Prompts, load_tokenizer
 from inlay.base.settings import BaseSettings
-from inlay.base.text_to_image import TextToImage, pipeline_scheduler
+from inlay.base.text_to_image import TextToImage, compute_in_float32, pipeline_scheduler
 from inlay.base.weights import Convert, hashes, load_parts
 from inlay.randomness import derive
 
@@ -74,6 +74,7 @@ class StableDiffusion(TextToImage):
             requires_safety_checker=False,
         )
         pipeline.save_pretrained(directory, safe_serialization=True)
+        compute_in_float32(directory / "text_encoder")
         # transformers before 5 and the tools built on it read these two files instead of tokenizer.json.
         self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
 

@@ -17,7 +17,7 @@ from inlay.base.architecture_xl import SECOND, ArchitectureXL
 from inlay.base.locate import Location
 from inlay.base.prompts import Prompts, load_second_tokenizer, load_tokenizer
 from inlay.base.settings import BaseSettings
-from inlay.base.text_to_image import TextToImage, pipeline_scheduler
+from inlay.base.text_to_image import TextToImage, compute_in_float32, pipeline_scheduler
 from inlay.base.weights import Convert, hashes, joined, load_parts
 
 
@@ -89,6 +89,8 @@ class StableDiffusionXL(TextToImage):
             **parts, force_zeros_for_empty_prompt=self.architecture.empty_is_zero, add_watermarker=False
         )
         pipeline.save_pretrained(directory, safe_serialization=True)
+        for name in ("text_encoder", "text_encoder_2"):
+            compute_in_float32(directory / name)
         for name, tokenizer in tokenizers.items():  # what transformers before 5 reads instead of tokenizer.json
             tokenizer.backend_tokenizer.model.save(str(directory / name))
 

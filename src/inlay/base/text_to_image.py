@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from inlay.base import autoencoder
 from inlay.base.architecture import TextArchitecture, make_scheduler
 from inlay.base.contract import Base
+from inlay.base.locate import read_json
 from inlay.base.prompts import Prompts
+from inlay.files import write_json
 
 
 class TextToImage(Base, ABC):
@@ -53,3 +56,13 @@ def pipeline_scheduler(config: Mapping[str, Any]) -> Any:
 
     keep = {key: value for key, value in config.items() if not key.startswith("_")}
     return DDIMScheduler.from_config({"clip_sample": False, "set_alpha_to_one": False, **keep})
+
+
+def compute_in_float32(folder: Path) -> None:
+    """Let the configuration of a saved text encoder say float32, whatever its weights are stored in.
+
+    transformers computes in the precision that it finds there, diffusers in float32: a pipeline of which each loads a
+    part would fail at the first picture.
+    """
+    config = folder / "config.json"
+    write_json(config, {**read_json(config), "dtype": "float32"})
