@@ -29,6 +29,16 @@ from tests.artifacts.specimens import low_rank
 LORA = "pytorch_lora_weights.safetensors"
 
 
+class Listener(Silent):
+    """Keeps what a run tells."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
 @pytest.fixture
 def make(tiny_base, photos):
     """Return a function that makes a short run."""
@@ -71,13 +81,6 @@ def test_training_goes_on_where_the_other_run_ended(make, first, tmp_path):
 
 
 def test_other_weights_of_the_base_are_told(make, first, tmp_path):
-    class Listener(Silent):
-        def __init__(self):
-            self.notes = []
-
-        def note(self, text):
-            self.notes.append(text)
-
     with safe_open(first / LORA, framework="pt") as file:
         metadata = file.metadata()
     other = tmp_path / "other.safetensors"
@@ -139,28 +142,25 @@ def test_a_stack_starts_from_all_that_its_run_saved(make, tmp_path):
             torch.testing.assert_close(went_on[name], tensor, rtol=0, atol=1e-7)
 
 
-def test_a_lora_of_another_program_is_trained_further(make, tmp_path, tiny_base):
-    class Listener(Silent):
-        def __init__(self):
-            self.notes = []
-
-        def note(self, text):
-            self.notes.append(text)
-
+@pytest.mark.parametrize("format_name", ["kohya", "peft"])
+def test_a_lora_of_another_program_is_trained_further(make, tmp_path, tiny_base, format_name):
     model = base_blueprint(BaseSettings(model=str(tiny_base)))
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-    path = tmp_path / "style.safetensors"
-    FORMATS["kohya"].write(path, Updates({name: low_rank(model.shapes[name], rank=3, alpha=1.0)}), [model])
+    path = tmp_path / f"style{FORMATS[format_name].suffix}"
+    FORMATS[format_name].write(path, Updates({name: low_rank(model.shapes[name], rank=3, alpha=1.0)}), [model])
     listener = Listener()
     execute(make({"name": "lora", "rank": 5}, start_from=str(path), steps=1, rate=1e-9), tmp_path / "on", listener)
-    assert any("has 1 of the 32 layers that are trained" in note for note in listener.notes)
+    assert any("lacks 31 of the layers that are trained; they begin anew" in note for note in listener.notes)
     assert not any("other weights" in note for note in listener.notes)
     begun = FORMATS["inlay"].read(tmp_path / "on" / LORA, [model]).layers
-    expected = FORMATS["kohya"].read(path, [model]).layers[name].delta(model.shapes[name])
+    expected = FORMATS[format_name].read(path, [model]).layers[name].delta(model.shapes[name])
     torch.testing.assert_close(begun[name].delta(model.shapes[name]), expected, rtol=1e-4, atol=1e-6)
     assert all(one.delta(model.shapes[other]).abs().max() < 1e-6 for other, one in begun.items() if other != name)
     (digest,) = json.loads((tmp_path / "on" / "record.json").read_text())["start_from"].values()
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    assert files
+    parts = [hashlib.sha256(file.read_bytes()) for file in files]
+    assert digest == (parts[0] if len(parts) == 1 else hashlib.sha256(b"".join(p.digest() for p in parts))).hexdigest()
 
 
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.result == "adapter"])

@@ -43,7 +43,7 @@ def write(base, tmp_path):
 def begun(path, base, method):
     """Return the attachment of a LoRA that has begun with a file, and what its own file then says."""
     attachment = method.attach(make_tiny_components())
-    loras = read_loras(path, base)
+    loras, _ = read_loras(path, base)
     refuse_lora(loras, method, attachment.state(), path)
     attachment.load(begin_with(loras, method, attachment.state()))
     file = path.with_name("begun.safetensors")

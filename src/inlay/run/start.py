@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from inlay.artifacts.layers import LowRank
-from inlay.artifacts.state import glance
 from inlay.base.contract import Base
+from inlay.base.weights import hash_of
 from inlay.errors import ArtifactError, ConfigError
 from inlay.files import read_tensors
 from inlay.methods import Attachment, Lora, Method
 from inlay.run.adapters import stored_method
-from inlay.run.attach import take_over
 from inlay.run.config import JobConfig, RunConfig
 from inlay.run.merge import files_of
 from inlay.run.start_lora import begin_with, read_loras, refuse_lora
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def start_files(config: JobConfig) -> list[Path]:
@@ -50,8 +52,7 @@ def check_start(config: JobConfig, attachments: Sequence[Attachment]) -> None:
         ArtifactError: a file cannot be read, is of another method or of other settings, or does not fit.
     """
     for attachment, path in zip(attachments, start_files(config), strict=False):  # one for each, or none
-        with _named():
-            _read(attachment, path, config)
+        _beginning(attachment, path, config)
 
 
 def start(config: JobConfig, attachments: Sequence[Attachment], base: Base) -> tuple[dict[str, str], list[str]]:
@@ -63,8 +64,8 @@ def start(config: JobConfig, attachments: Sequence[Attachment], base: Base) -> t
         base: the base.
 
     Returns:
-        The sha256 of each file by its path; and what the user should know: that one was learned on other weights, which
-        may be meant, or that some of the layers to be trained are not in it.
+        The sha256 of each file, or over the files of a directory, by its path; and what the user should know: that one
+        was learned on other weights, which may be meant, or that some of the layers to be trained are not in it.
 
     Raises:
         ConfigError: as :func:`start_files`.
@@ -72,75 +73,65 @@ def start(config: JobConfig, attachments: Sequence[Attachment], base: Base) -> t
     """
     hashes, notes = {}, []
     for attachment, path in zip(attachments, start_files(config), strict=False):  # one for each, or none
-        with _named():
-            loras = _read(attachment, path, config)
-            if loras is None:
-                take_over(attachment, path)
-            else:
-                assert isinstance(attachment.method, Lora)
-                attachment.load(begin_with(loras, attachment.method, attachment.state()))
-                notes += [f"start_from: {path}: {text}" for text in _left(loras, attachment)]
-        hashes[str(path)] = _digest(path)
-        learned_on = glance(path)[1].get("inlay.base_hash") if path.is_file() else None
-        if learned_on not in (None, str(base.file_hash)):
+        beginning = _beginning(attachment, path, config)
+        attachment.load(beginning.tensors)
+        if path.is_dir():
+            hashes[str(path)] = hash_of(sorted(filter(Path.is_file, path.rglob("*"))))
+        else:
+            hashes[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if beginning.fresh:
+            notes.append(f"start_from: {path} lacks {beginning.fresh} of the layers that are trained; they begin anew")
+        if beginning.header.get("inlay.base_hash") not in (None, str(base.file_hash)):
             notes.append(f"start_from: {path} was learned on other weights than those of {base.name}")
     return hashes, notes
 
 
-@contextmanager
-def _named() -> Iterator[None]:
-    """Say in errors that it is what a run starts from."""
+@dataclass(frozen=True)
+class _Beginning:
+    """What a method begins with."""
+
+    tensors: Mapping[str, Tensor]
+    header: Mapping[str, str]
+    """Of the file."""
+    fresh: int = 0
+    """Layers that the file lacks."""
+
+
+def _beginning(attachment: Attachment, path: Path, config: JobConfig) -> _Beginning:
+    """Return what a method begins with: a file that inlay wrote with the same settings as it is, else any LoRA.
+
+    Raises:
+        ArtifactError: as :func:`check_start`.
+    """
     try:
-        yield
+        method, stored = attachment.method, stored_method(path)
+        differing = _differences(stored, method) if stored is not None and stored.name == method.name else None
+        if isinstance(method, Lora) and (stored is None or differing):
+            found, header = read_loras(path, config.base)
+            state = attachment.state()
+            refuse_lora(found, method, state, path)
+            trained = sum(name.endswith(".lora_A.weight") for name in state)
+            return _Beginning(begin_with(found, method, state), header, trained - len(found))
+        if stored is not None and differing == []:
+            tensors, header = read_tensors(path)
+            try:
+                attachment.refuse_misfit(tensors)
+            except ArtifactError as error:
+                raise ArtifactError(f"{path}: {error}") from None
+            return _Beginning(tensors, header)
+        if stored is None:
+            read_tensors(path)  # which says so of a broken file
+            raise ArtifactError(
+                f"{path}: not a file that says how inlay made it; `inlay import` makes one of other programs' "
+                "hypernetworks and embeddings, and `inlay merge` folds changes of weights into a base, to be tuned"
+            )
+        if differing:
+            raise ArtifactError(f"{path}: was trained with {'; '.join(differing)}. Make them the same")
+        raise ArtifactError(f"{path}: holds {stored.name}, but the method is {method.name}")
     except ArtifactError as error:
         raise ArtifactError(f"start_from: {error}") from None
-
-
-def _read(attachment: Attachment, path: Path, config: JobConfig) -> dict[str, LowRank] | None:
-    """Hold a file against the method that is to start from it.
-
-    Returns:
-        None for a file that inlay wrote with the same settings, which is taken over as it is; of any other, its LoRAs.
-    """
-    method, stored = attachment.method, stored_method(path)
-    differing = _differences(stored, method) if stored is not None and stored.name == method.name else None
-    if differing == []:
-        try:
-            attachment.refuse_misfit(read_tensors(path)[0])
-        except ArtifactError as error:
-            raise ArtifactError(f"{path}: {error}") from None
-        return None
-    if isinstance(method, Lora) and (stored is None or differing):
-        loras = read_loras(path, config.base)
-        refuse_lora(loras, method, attachment.state(), path)
-        return loras
-    if stored is None:
-        read_tensors(path)  # which says so of a broken file
-        raise ArtifactError(
-            f"{path}: not a file that says how inlay made it; `inlay import` makes one of other programs' "
-            "hypernetworks and embeddings, and `inlay merge` folds changes of weights into a base, which can be tuned"
-        )
-    if differing:
-        raise ArtifactError(f"{path}: was trained with {'; '.join(differing)}. Make them the same")
-    raise ArtifactError(f"{path}: holds {stored.name}, but the method is {method.name}")
 
 
 def _differences(stored: Method, method: Method) -> list[str]:
     theirs, ours = stored.model_dump(mode="json"), method.model_dump(mode="json")
     return [f"method.{key}={theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
-
-
-def _left(loras: Mapping[str, LowRank], attachment: Attachment) -> list[str]:
-    """Return what to say of the layers that a file does not have."""
-    trained = sum(name.endswith(".lora_A.weight") for name in attachment.parameters())
-    if trained == len(loras):
-        return []
-    return [f"has {len(loras)} of the {trained} layers that are trained; the others begin anew"]
-
-
-def _digest(path: Path) -> str:
-    """Return the sha256 of a file, or of the files of a directory in the order of their names."""
-    digest = hashlib.sha256()
-    for one in [path] if path.is_file() else sorted(child for child in path.iterdir() if child.is_file()):
-        digest.update(one.read_bytes())
-    return digest.hexdigest()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_loras(path: Path, base: BaseSettings) -> dict[str, LowRank]:
-    """Return the LoRAs of a file of any format, by layer.
+def read_loras(path: Path, base: BaseSettings) -> tuple[dict[str, LowRank], Mapping[str, str]]:
+    """Return the LoRAs of a file of any format, by layer, and its header.
 
     Raises:
         ArtifactError: it cannot be read, holds something else, or does not fit the base.
@@ -36,7 +36,7 @@ def read_loras(path: Path, base: BaseSettings) -> dict[str, LowRank]:
     contents = one.read(path, [base_blueprint(base)])
     if not isinstance(contents, Updates):
         raise ArtifactError(f"{path}: holds {one.contents}, but the method is lora")
-    return loras(contents, "the method lora", str(path))
+    return loras(contents, "the method lora", str(path)), contents.metadata
 
 
 def refuse_lora(files: Mapping[str, LowRank], method: Lora, names: Mapping[str, object], path: Path) -> None:
