@@ -12,11 +12,8 @@ from inlay.errors import ConfigError
 from inlay.train.optimizers import (
     Optimizer,
     at_average,
-    check_installed,
     found_rate,
     is_matrix,
-    kept_numbers,
-    make_optimizers,
 )
 from inlay.train.settings import TrainSettings
 
@@ -52,7 +49,7 @@ def total(net: nn.Module) -> float:
 def train(name: str, steps: int, rate: float = 1e-2, net: nn.Module | None = None, **settings):
     """Return the network and its optimizers after so many steps."""
     net = net or network()
-    optimizers = make_optimizers(READ({"name": name, **settings}), {rate: dict(net.named_parameters())})
+    optimizers = READ({"name": name, **settings}).make({rate: dict(net.named_parameters())})
     for step in range(steps):
         loss(net, step).backward()
         for optimizer in optimizers:
@@ -82,7 +79,7 @@ def test_what_an_optimizer_keeps_is_what_is_counted(settings):
         for key, value in state.items()
         if isinstance(value, torch.Tensor) and key != "step"
     )
-    counted = kept_numbers(chosen, {name: parameter.shape for name, parameter in net.named_parameters()})
+    counted = sum(chosen.kept(name, parameter.shape) for name, parameter in net.named_parameters())
     # Of what begins at zero, here the norm's bias, Prodigy keeps a single number.
     assert counted - kept == (-(-16 // chosen.slice_p) - 1 if chosen.name == "prodigy" else 0)
 
@@ -115,9 +112,9 @@ def test_muon_makes_singular_values_alike_and_leaves_the_rest_to_adamw():
 
 def test_muon_goes_without_what_is_not_there():
     one = {1e-3: {"a.weight": nn.Parameter(torch.ones(2, 2))}}
-    assert [type(made).__name__ for made in make_optimizers(READ("muon"), one)] == ["Muon"]
+    assert [type(made).__name__ for made in READ("muon").make(one)] == ["Muon"]
     one = {1e-3: {"a.bias": nn.Parameter(torch.ones(2))}, 1e-2: {"b.bias": nn.Parameter(torch.ones(2))}}
-    (adamw,) = make_optimizers(READ("muon"), one)
+    (adamw,) = READ("muon").make(one)
     assert [group["lr"] for group in adamw.param_groups] == [1e-3, 1e-2]
 
 
@@ -126,7 +123,7 @@ def test_adafactor_takes_steps_of_the_learning_rate_unless_they_are_to_be_relati
         net = nn.Linear(4, 4, bias=False)
         nn.init.zeros_(net.weight)
         parameters = {1e-2: dict(net.named_parameters())}
-        (optimizer,) = make_optimizers(READ({"name": "adafactor", **settings}), parameters)
+        (optimizer,) = READ({"name": "adafactor", **settings}).make(parameters)
         net.weight.grad = torch.ones(4, 4)
         optimizer.step()
         return float(net.weight.detach().abs().max())
@@ -161,9 +158,8 @@ def test_schedule_free_shows_the_average_and_goes_on_bit_for_bit():
 
 def test_the_average_of_schedule_free_is_that_of_its_steps():
     net = nn.Linear(1, 1, bias=False)
-    (optimizer,) = make_optimizers(
-        READ({"name": "schedule_free", "weight_decay": 0, "betas": (0.5, 0.0)}), {0.1: dict(net.named_parameters())}
-    )
+    settings = READ({"name": "schedule_free", "weight_decay": 0, "betas": (0.5, 0.0)})
+    (optimizer,) = settings.make({0.1: dict(net.named_parameters())})
     begin = float(net.weight.detach())
     for _ in range(4):  # with a constant gradient every step of z is the learning rate
         net.weight.grad = torch.ones(1, 1)
@@ -175,11 +171,11 @@ def test_the_average_of_schedule_free_is_that_of_its_steps():
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
     for name in NAMES:
-        check_installed(READ(name))
+        READ(name).check_installed()
     monkeypatch.setattr("inlay.train.optimizers.find_spec", lambda package: None)
-    check_installed(READ("muon"))
+    READ("muon").check_installed()
     with pytest.raises(ConfigError, match=r"its package prodigyopt is not installed; pip install 'inlay\[opt"):
-        check_installed(READ("prodigy"))
+        READ("prodigy").check_installed()
 
 
 def test_names_alone_and_settings_of_adamw_alone():

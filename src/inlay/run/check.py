@@ -13,7 +13,6 @@ from inlay.run.config import JobConfig
 from inlay.run.evaluation.early import check_evaluation
 from inlay.run.start import check_start
 from inlay.train.noise_path import noise_path
-from inlay.train.optimizers import check_installed
 from inlay.train.schedules import multiplier
 
 
@@ -31,7 +30,7 @@ def check(config: JobConfig) -> BaseArchitecture:
     check_sizes(config, architecture)
     check_objective(config, architecture)
     check_trackers(config)
-    check_installed(config.train.optimizer)
+    config.train.optimizer.check_installed()
     check_evaluation(config)
     parts = architecture.meta()
     attachments = [method.attach(parts) for method in config.methods]

@@ -18,7 +18,6 @@ from inlay.run.config import JobConfig
 from inlay.run.cost import Arithmetic, forward_cost, step_cost
 from inlay.run.machine import Machine
 from inlay.run.solver import make_solver
-from inlay.train.optimizers import kept_numbers
 from inlay.train.precision import LOWERED
 from inlay.train.settings import TrainSettings
 
@@ -229,8 +228,9 @@ def footprint(
 def optimizer_numbers(train: TrainSettings, attachments: Sequence[Attachment]) -> int:
     """Return how many numbers the optimizer keeps of all trained parameters, at most."""
     return sum(
-        kept_numbers(train.optimizer, {name: parameter.shape for name, parameter in attachment.parameters().items()})
+        train.optimizer.kept(name, parameter.shape)
         for attachment in attachments
+        for name, parameter in attachment.parameters().items()
     )
 
 

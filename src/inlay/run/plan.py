@@ -32,7 +32,6 @@ from inlay.run.places import Group, block, groups, kind
 from inlay.run.start import check_start
 from inlay.run.words import check_captions
 from inlay.train.noise_path import noise_path
-from inlay.train.optimizers import check_installed
 from inlay.train.precision import LOWERED
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def make_plan(config: JobConfig) -> Plan:
         architecture = read_base(config.base, location, with_classes(config, dataset))
     check_objective(config, architecture)
     check_trackers(config)
-    check_installed(config.train.optimizer)
+    config.train.optimizer.check_installed()
     objective = config.objective.resolved(architecture.prediction)
     path = noise_path(architecture)
     weights = objective.weight_table(path)

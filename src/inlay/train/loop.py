@@ -21,7 +21,7 @@ from inlay.randomness import derive
 from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from inlay.train.ema import EMA, Averages, PowerEMA
 from inlay.train.graceful import GracefulStop
-from inlay.train.optimizers import at_average, found_rate, make_optimizers
+from inlay.train.optimizers import at_average, found_rate
 from inlay.train.peak import peak_bytes
 from inlay.train.precision import autocast
 from inlay.train.schedules import multiplier
@@ -151,7 +151,7 @@ class Loop:
         self.adaptive = adaptive
         self.total_steps = settings.total_steps(images_per_epoch)
         self.micro_batch = settings.micro_batch(accelerator.num_processes)
-        self.optimizers = make_optimizers(settings.optimizer, groups)
+        self.optimizers = settings.optimizer.make(groups)
         self.ema = _averages(settings, parameters)
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=settings.precision == "fp16")
         self._stop = GracefulStop(accelerator.is_main_process)

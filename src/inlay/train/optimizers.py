@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
@@ -14,16 +15,19 @@ from inlay.errors import ConfigError
 from inlay.settings import Settings
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from torch.optim import Optimizer as TorchOptimizer
+    import torch
+    from torch import nn
 
 Decay = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Optimizer(Settings):
-    """What all optimizers have in common."""
+class OptimizerSettings(Settings, ABC):
+    """An optimizer and its settings, as a run file states them."""
+
+    name: str
+    """What run files call it."""
 
     learning_rate: ClassVar[float | None] = None
     """Default of `train.learning_rate`, whatever the method; None where the method's own holds."""
@@ -34,8 +38,32 @@ class _Optimizer(Settings):
     package: ClassVar[str | None] = None
     """Whose it is, where torch does not have it."""
 
+    @abstractmethod
+    def make(self, groups: Mapping[float, Mapping[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        """Return optimizers that together step all parameters, each with a group of them for each learning rate.
 
-class AdamW(_Optimizer):
+        Args:
+            groups: the parameters by name, for each learning rate before the schedule.
+        """
+
+    @abstractmethod
+    def kept(self, name: str, shape: Sequence[int]) -> int:
+        """Return how many numbers it keeps of a parameter, at most."""
+
+    def check_installed(self) -> None:
+        """Refuse an optimizer whose package is missing.
+
+        Raises:
+            ConfigError: with what to install.
+        """
+        if self.package is not None and find_spec(self.package) is None:
+            raise ConfigError(
+                f"train.optimizer={self.name}: its package {self.package} is not installed; "
+                "pip install 'inlay[optimizers]'"
+            )
+
+
+class AdamW(OptimizerSettings):
     """AdamW (arXiv 1711.05101), torch's own."""
 
     name: Literal["adamw"] = "adamw"
@@ -46,8 +74,17 @@ class AdamW(_Optimizer):
     weight_decay: Decay = 1e-2
     """Decoupled decay a step, times the learning rate."""
 
+    def make(self, groups: Mapping[float, Mapping[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        import torch
 
-class Adafactor(_Optimizer):
+        options = self.model_dump(exclude={"name"})
+        return [torch.optim.AdamW(_torch_groups(groups), fused=True, **options)]
+
+    def kept(self, name: str, shape: Sequence[int]) -> int:
+        return 2 * math.prod(shape)
+
+
+class Adafactor(OptimizerSettings):
     """Adafactor (arXiv 1804.04235), torch's own, without momentum: of a matrix it keeps the mean squares of rows and
     columns only, of a convolution those of each window. Tuning all of Stable Diffusion 1, it keeps 1.7 GiB where AdamW
     keeps 6.4."""
@@ -63,8 +100,27 @@ class Adafactor(_Optimizer):
     weight_decay: Decay = 1e-2
     """Decoupled decay a step, times the learning rate."""
 
+    def make(self, groups: Mapping[float, Mapping[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        import torch
 
-class Muon(_Optimizer):
+        # With a floor of 1 under a tensor's size, weights, which are smaller, all take steps of the learning rate.
+        floor = 1e-3 if self.scale_parameter else 1.0
+        return [
+            torch.optim.Adafactor(
+                _torch_groups(groups),
+                beta2_decay=self.beta2_decay,
+                eps=(None, floor),
+                d=self.clip_threshold,
+                weight_decay=self.weight_decay,
+            )
+        ]
+
+    def kept(self, name: str, shape: Sequence[int]) -> int:
+        count = math.prod(shape)
+        return count // shape[-1] + count // shape[-2] if len(shape) > 1 else count
+
+
+class Muon(OptimizerSettings):
     """Muon for matrices, torch's own: steps along the momentum with all its singular values made alike. Embeddings,
     convolutions, norms and biases take AdamW's steps. All are of the size of AdamW's (arXiv 2502.16982), so that its
     learning rates hold."""
@@ -81,8 +137,30 @@ class Muon(_Optimizer):
     weight_decay: Decay = 1e-2
     """Decoupled decay a step, times the learning rate."""
 
+    def make(self, groups: Mapping[float, Mapping[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        import torch
 
-class Prodigy(_Optimizer):
+        made: list[torch.optim.Optimizer] = []
+        matrices, others = (
+            {
+                rate: {name: one for name, one in group.items() if is_matrix(name, one.shape) == wanted}
+                for rate, group in groups.items()
+            }
+            for wanted in (True, False)
+        )
+        if any(matrices.values()):
+            options = self.model_dump(exclude={"name", "betas"})
+            made.append(torch.optim.Muon(_torch_groups(matrices), adjust_lr_fn="match_rms_adamw", **options))
+        if any(others.values()):
+            options = self.model_dump(include={"betas", "weight_decay"})
+            made.append(torch.optim.AdamW(_torch_groups(others), fused=True, **options))
+        return made
+
+    def kept(self, name: str, shape: Sequence[int]) -> int:
+        return (1 if is_matrix(name, shape) else 2) * math.prod(shape)
+
+
+class Prodigy(OptimizerSettings):
     """Prodigy (arXiv 2306.06101), of the package prodigyopt: AdamW that finds its learning rate while it trains.
     `train.learning_rate` is a factor on that, 1 by default; the rate that is shown is the product."""
 
@@ -110,8 +188,19 @@ class Prodigy(_Optimizer):
     finds_rate: ClassVar[bool] = True
     package: ClassVar[str | None] = "prodigyopt"
 
+    def make(self, groups: Mapping[float, Mapping[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        from prodigyopt import Prodigy as Theirs
 
-class ScheduleFree(_Optimizer):
+        options = self.model_dump(exclude={"name", "growth_rate"})
+        with redirect_stdout(None):  # it prints that its decay is decoupled
+            return [Theirs(_torch_groups(groups), growth_rate=self.growth_rate or math.inf, **options)]
+
+    def kept(self, name: str, shape: Sequence[int]) -> int:
+        count = math.prod(shape)
+        return 2 * count + 2 * -(-count // self.slice_p)
+
+
+class ScheduleFree(OptimizerSettings):
     """AdamW without a schedule (arXiv 2405.15682), of the package schedulefree: gradients are taken at a mixture of the
     weights and their average, and the average is the result, at every step as good as a schedule that ended there."""
 
@@ -130,6 +219,16 @@ class ScheduleFree(_Optimizer):
     averages: ClassVar[bool] = True
     package: ClassVar[str | None] = "schedulefree"
 
+    def make(self, groups: Mapping[float, Mapping[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        from schedulefree import AdamWScheduleFree
+
+        made = AdamWScheduleFree(_torch_groups(groups), **self.model_dump(exclude={"name"}))
+        made.train()
+        return [made]
+
+    def kept(self, name: str, shape: Sequence[int]) -> int:
+        return 2 * math.prod(shape)
+
 
 def _named(value: Any) -> Any:
     """Let an optimizer be given by its name alone, and AdamW's settings without a name."""
@@ -144,106 +243,16 @@ Optimizer = Annotated[
 """The value of `train.optimizer`."""
 
 
-def check_installed(settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree) -> None:
-    """Refuse an optimizer whose package is missing.
-
-    Raises:
-        ConfigError: with what to install.
-    """
-    if settings.package is not None and find_spec(settings.package) is None:
-        raise ConfigError(
-            f"train.optimizer={settings.name}: its package {settings.package} is not installed; "
-            "pip install 'inlay[optimizers]'"
-        )
-
-
-def make_optimizers(
-    settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree, groups: Mapping[float, Mapping[str, nn.Parameter]]
-) -> list[TorchOptimizer]:
-    """Return optimizers that together step all parameters.
-
-    Args:
-        settings: of the run; :func:`check_installed` has passed them.
-        groups: the parameters by name, for each learning rate before the schedule.
-    """
-    import torch
-
-    found: list[dict[str, Any]] = [{"params": list(group.values()), "lr": rate} for rate, group in groups.items()]
-    if isinstance(settings, AdamW):
-        return [
-            torch.optim.AdamW(
-                found, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
-            )
-        ]
-    if isinstance(settings, Adafactor):
-        # With a floor of 1 under a tensor's size, weights, which are smaller, all take steps of the learning rate.
-        floor = 1e-3 if settings.scale_parameter else 1.0
-        return [
-            torch.optim.Adafactor(
-                found,
-                beta2_decay=settings.beta2_decay,
-                eps=(None, floor),
-                d=settings.clip_threshold,
-                weight_decay=settings.weight_decay,
-            )
-        ]
-    if isinstance(settings, Muon):
-        matrices, others = [], []
-        for rate, group in groups.items():
-            chosen = {name for name, parameter in group.items() if is_matrix(name, parameter.shape)}
-            matrices.append({"params": [group[name] for name in group if name in chosen], "lr": rate})
-            others.append({"params": [group[name] for name in group if name not in chosen], "lr": rate})
-        made: list[TorchOptimizer] = []
-        if any(group["params"] for group in matrices):
-            muon = torch.optim.Muon(
-                matrices,
-                weight_decay=settings.weight_decay,
-                momentum=settings.momentum,
-                nesterov=settings.nesterov,
-                ns_steps=settings.ns_steps,
-                adjust_lr_fn="match_rms_adamw",
-            )
-            made.append(muon)
-        if any(group["params"] for group in others):
-            made.append(torch.optim.AdamW(others, betas=settings.betas, weight_decay=settings.weight_decay, fused=True))
-        return made
-    if isinstance(settings, Prodigy):
-        from prodigyopt import Prodigy as Theirs
-
-        options = settings.model_dump(exclude={"name", "growth_rate"})
-        with redirect_stdout(None):  # it prints that its decay is decoupled
-            return [Theirs(found, growth_rate=settings.growth_rate or math.inf, **options)]
-    from schedulefree import AdamWScheduleFree
-
-    free = AdamWScheduleFree(found, **settings.model_dump(exclude={"name"}))
-    free.train()
-    return [free]
-
-
 def is_matrix(name: str, shape: Sequence[int]) -> bool:
-    """Whether Muon steps a parameter: matrices that are no embeddings."""
+    """Whether Muon steps a parameter: matrices that are no embeddings by their name, nor belong to that of the time."""
     return len(shape) == 2 and "embedding" not in name
 
 
-def kept_numbers(
-    settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree, shapes: Mapping[str, Sequence[int]]
-) -> int:
-    """Return how many numbers an optimizer keeps for parameters of these shapes, at most."""
-    return sum(_kept(settings, name, shape) for name, shape in shapes.items())
+def _torch_groups(groups: Mapping[float, Mapping[str, nn.Parameter]]) -> list[dict[str, Any]]:
+    return [{"params": list(group.values()), "lr": rate} for rate, group in groups.items()]
 
 
-def _kept(settings: AdamW | Adafactor | Muon | Prodigy | ScheduleFree, name: str, shape: Sequence[int]) -> int:
-    count = math.prod(shape)
-    if isinstance(settings, Adafactor):
-        return count // shape[-1] + count // shape[-2] if len(shape) > 1 else count
-    if isinstance(settings, Muon) and is_matrix(name, shape):
-        return count
-    if isinstance(settings, Prodigy):
-        return 2 * count + 2 * -(-count // settings.slice_p)
-    return 2 * count
-
-
-def found_rate(optimizer: TorchOptimizer) -> float:
+def found_rate(optimizer: torch.optim.Optimizer) -> float:
     """Return the learning rate that Prodigy has found so far, before the factor on it."""
     return float(optimizer.param_groups[0]["d"])
 
@@ -257,7 +266,7 @@ def at_average(optimizer: Any) -> Iterator[None]:
     import torch
 
     weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    aside: list[Tensor] = [weight.detach().clone() for weight in weights]
+    aside = [weight.detach().clone() for weight in weights]
     optimizer.eval()
     try:
         yield

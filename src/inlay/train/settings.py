@@ -109,7 +109,7 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"optimizer={name} is there to need no schedule={self.schedule.name}; allowed: constant, with a warm-up"
             )
-        if name == "prodigy" and isinstance(rate, tuple) and len(set(rate)) > 1:
+        if self.optimizer.finds_rate and isinstance(rate, tuple) and len(set(rate)) > 1:
             raise ValueError(f"optimizer={name} finds one rate for all; give one learning_rate, not {list(rate)}")
         return self
 
