@@ -53,8 +53,8 @@ def export_clip(folder: Path, base: Path) -> None:
     image.vision_model.load_state_dict(model.vision_model.state_dict())
     image.visual_projection.load_state_dict(model.visual_projection.state_dict())
     image.half().save_pretrained(base / "image_encoder")
-    for folder in ("text_encoder", "image_encoder"):
-        compute_in_float32(base / folder)
+    for tower in ("text_encoder", "image_encoder"):
+        compute_in_float32(base / tower)
     projection = {
         "text_projection.weight": model.text_projection.weight.detach().half().contiguous(),
         "logit_scale": model.logit_scale.detach().float(),
