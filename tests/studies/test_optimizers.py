@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+from inlay.study.report.analysis import analyse
+from inlay.study.report.facts import Facts
 from inlay.study.table import load_table
 
 RESULTS = Path(__file__).parents[2] / "studies" / "optimizers" / "results"
@@ -38,6 +40,20 @@ def test_likeness_by_optimizer_and_rate():
         "prodigy": (0.544, 0.051),
         "prodigy_twice": (0.474, 0.077),
     }
+
+
+def test_single_runs_scatter_by_less_than_what_would_be_found():
+    rows = [row for row in load_table(RESULTS / "subject") if not str(row.factors["optimizer"]).startswith("prodigy")]
+    analysis = analyse(rows, "clip_i", Facts(), draws=99)
+    assert analysis.deviation is not None
+    assert round(analysis.deviation, 3) == 0.008
+    pairs = {frozenset((one.first, one.second)): one for factor in analysis.compared for one in factor.tukey}
+    behind = [one for pair, one in pairs.items() if "muon_low" in pair]
+    assert len(behind) == 11
+    assert all(one.p is not None and one.p < 0.001 for one in behind)
+    rates = pairs[frozenset(("schedule_free_high", "schedule_free_low"))]
+    assert rates.p is not None
+    assert rates.p < 0.05
 
 
 def test_prodigy_with_its_first_steps_corrected():
