@@ -49,8 +49,20 @@ def test_json_to_another_folder(study, tmp_path, capsys):
     assert not (study / "report").exists()
 
 
+def test_levels_are_left_out(study, capsys):
+    assert main(["study", "report", str(study), "--without", "pair=SA", "--without", "seed=1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(found["cells"].values()) == 2
+    assert "Left out, as asked: 6 cells of pair=SA and of seed=1." in {one["text"] for one in found["summary"]}
+
+
 @pytest.mark.parametrize(
-    ("options", "message"), [(["nowhere"], "no such study directory"), (["--metric", "fid"], "no cell has it")]
+    ("options", "message"),
+    [
+        (["nowhere"], "no such study directory"),
+        (["--metric", "fid"], "no cell has it"),
+        (["--without", "pair=XY"], "--without pair=XY: pair has no such level; it has: CA, SA"),
+    ],
 )
 def test_mistakes(study, options, message, capsys):
     target = [] if options[0] == "nowhere" else [str(study)]
