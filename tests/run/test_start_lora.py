@@ -117,9 +117,10 @@ def test_what_is_imported_needs_no_settings_of_its_own(base, write, tmp_path):
         (LAYERS[:4], {}, {}, "; method.targets=transformer trains them"),
         (LAYERS, {}, {}, "; method.targets=everything trains them"),
         (TEXT_LAYERS[:2], {}, {}, "; method.text_encoder=true trains them"),
+        ((*ATTENTION, *TEXT_LAYERS), {}, {}, "out_proj); method.text_encoder=transformer trains them"),
         (
             (*ATTENTION, *TEXT_LAYERS),
-            {},
+            {"targets": "cross-attention-qk"},
             {},
             "; method.targets=attention and method.text_encoder=transformer trains them",
         ),

@@ -8,7 +8,7 @@ run that starts from such a file computes at step 0 what the file does.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,9 @@ def refuse_lora(files: Mapping[str, LowRank], method: Lora, names: Mapping[str, 
     wrong = []
     outside = [layer for layer in files if f"{layer}.lora_A.weight" not in names]
     if outside:
-        wrong.append(f"changes {len(outside)} layers that the run does not train ({some(outside)}){_advice(files)}")
+        parts = {layer.startswith("unet.") for layer in outside}
+        advice = _advice([layer for layer in files if layer.startswith("unet.") in parts])
+        wrong.append(f"changes {len(outside)} layers that the run does not train ({some(outside)}){advice}")
     largest = max(files, key=lambda layer: files[layer].rank)
     if files[largest].rank > method.rank:
         wrong.append(f"has rank {files[largest].rank} at {largest}, more than method.rank={method.rank}")
@@ -63,7 +65,8 @@ def refuse_lora(files: Mapping[str, LowRank], method: Lora, names: Mapping[str, 
     if measured not in (0, len(files)):
         wrong.append("has DoRA's magnitudes for some of its layers only, which no run trains")
     elif bool(measured) != method.dora:
-        wrong.append("has DoRA's magnitudes; give method.dora=true" if measured else "has none of DoRA's magnitudes")
+        none = "" if measured else "none of "
+        wrong.append(f"has {none}DoRA's magnitudes; give method.dora={str(not method.dora).lower()}")
     if method.from_weight:
         wrong.append(f"cannot be continued with method.init={method.init}, which begins at the base's weights")
     if wrong:
@@ -98,10 +101,10 @@ def begin_with(files: Mapping[str, LowRank], method: Lora, fresh: Mapping[str, T
     return begun
 
 
-def _advice(files: Mapping[str, LowRank]) -> str:
-    """Return the settings with which all layers of a file are trained, where presets can say it."""
-    denoiser = [layer for layer in files if layer.startswith("unet.")]
-    text = [layer for layer in files if not layer.startswith("unet.")]
+def _advice(layers: Sequence[str]) -> str:
+    """Return the settings with which layers are trained, where presets can say it."""
+    denoiser = [layer for layer in layers if layer.startswith("unet.")]
+    text = [layer for layer in layers if not layer.startswith("unet.")]
     settings = []
     if denoiser:
         settings.append(f"method.targets={_preset(PRESETS, denoiser)}")
