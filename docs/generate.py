@@ -99,8 +99,7 @@ def page() -> str:
     parts += [section(f"`objective.weighting`: {name}", model, 3) for name, model in members(Weighting).items()]
     parts += [section(f"`objective.timesteps`: {name}", model, 3) for name, model in members(TimestepSampling).items()]
     parts += [section("`train`", TrainSettings), section("`train.schedule`", LearningRateSchedule, 3)]
-    kinds = get_args(get_args(Optimizer)[0])
-    parts += [section(f"`train.optimizer`: {kind().name}", kind, 3) for kind in kinds]
+    parts += [section(f"`train.optimizer`: {name}", model, 3) for name, model in members(Optimizer).items()]
     parts += [section("`train.ema`: exponential", Ema, 3)]
     parts += [section("`train.ema`: power", PowerEma, 3)]
     parts += [section("`preview`", PreviewSettings), section("`evaluate`", EvaluateSettings)]
