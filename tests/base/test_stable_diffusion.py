@@ -258,6 +258,21 @@ def test_casting_leaves_the_autoencoder_and_what_trains_in_float32(first: Path, 
     assert prediction.isfinite().all()
 
 
+def test_weights_of_8_bits_predict_nearly_the_same_and_are_known_as_others(first: Path, load: Load):
+    base, whole = load(first), load(first)
+    base.lighten(integers=True)
+    assert base.part_hashes["unet"] != whole.part_hashes["unet"]
+    assert {part: base.part_hashes[part] for part in ("vae", "text_encoder")} == {
+        part: whole.part_hashes[part] for part in ("vae", "text_encoder")
+    }
+    noisy, timesteps = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3)), torch.tensor([5, 800])
+    with torch.no_grad():
+        states = whole.encode_text(["a dog", "a cat"])
+        assert torch.equal(base.encode_text(["a dog", "a cat"]), states)
+        expected, found = (one.predict(noisy, timesteps, states) for one in (whole, base))
+    assert 0 < (found - expected).norm() < 0.02 * expected.norm()
+
+
 def test_evaluating_switches_dropout_off_and_back_also_after_an_exception(first: Path, load: Load):
     base = load(first)
     base.unet.train()

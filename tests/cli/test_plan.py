@@ -57,6 +57,23 @@ def test_mistakes_end_with_one_message(run_file, capsys):
     assert "architecture without weights" in capsys.readouterr().err
 
 
+def test_a_plan_for_a_gpu_elsewhere(run_file, capsys):
+    assert main(["plan", run_file, "base=sd-v1.4", "train.precision=bf16", "--gpu", "8GiB"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip().endswith("of 7.50 GiB available on a GPU with 8.00 GiB: fits")
+    assert "Python and libraries" not in shown  # which lie in the host's memory
+    assert "no time" not in shown
+    assert main(["plan", run_file, "base=sd-v1.4", "--gpu", "2GiB", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert not plan["fits"]
+    assert plan["machine"]["device"] == "cuda"
+    for wrong, message in {"0.4GiB": "CUDA alone takes about 512 MiB", "much": "'much' is no size"}.items():
+        assert main(["plan", run_file, "--gpu", wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["plan", run_file, "--gpu", "8GiB", "--probe"]) == 2
+    assert "--probe measures this machine" in capsys.readouterr().err
+
+
 def test_a_probe_is_shown(run_file, tmp_path, capsys):
     from PIL import Image
 

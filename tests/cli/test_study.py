@@ -77,6 +77,18 @@ def test_a_plan_tells_apart_what_tunes_and_what_is_compared(tiny_base, photos, t
     assert names == tuned | {f"{method} on {task}": 1 for method in methods for task in tasks}
 
 
+def test_costs_are_told_apart_where_levels_are_named_as_their_methods(tiny_base, photos, tmp_path, capsys):
+    methods = {"lora": {"method": "lora"}, "adapter": {"method": {"name": "adapter", "width": 1}}}
+    factors = {"method": {"levels": methods}, "train.batch_size": [1, 2]}
+    data = stated(tiny_base, photos, factors=factors)
+    del data["run"]["method"]
+    data["run"]["train"].pop("batch_size", None)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(data))
+    assert main(["study", "plan", str(tmp_path / "study.yaml"), "--json"]) == 0
+    names = [group["name"] for group in json.loads(capsys.readouterr().out)["groups"]]
+    assert sorted(names) == [f"{method}, train.batch_size={size}" for method in sorted(methods) for size in (1, 2)]
+
+
 def test_a_directory_that_is_no_study_is_said(tmp_path, capsys):
     assert main(["study", "status", str(tmp_path)]) == 2
     assert "not a study directory" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from inlay.base.frozen import becomes_integers, lighten, to_int8
 from inlay.errors import ArtifactError, TargetError
 from inlay.methods import METHODS, Attachment, Full, Lora, Method, TextualInversion, merge_all
 from inlay.methods.peft_layers import LayerMethod
@@ -295,6 +296,25 @@ def test_mixed_precision_trains_in_float32_beside_frozen_bf16(method: Method):
         found = gradients(components, attachment)
     assert (rounded - exact).norm() < 0.03 * exact.norm()
     assert all(gradient.dtype == torch.float32 and gradient.abs().sum() > 0 for gradient in found)
+
+
+@pytest.mark.parametrize("method", ADAPTERS, ids=described)
+def test_on_weights_of_8_bits_it_does_what_it_does_on_the_rounded_ones(method: Method):
+    found = []
+    for quantized in (False, True):
+        components = tiny()
+        attachment = attach(method, components)
+        perturb(attachment)
+        if quantized:
+            lighten(components["unet"], integers=True)
+        else:
+            for layer in components["unet"].modules():
+                if becomes_integers(layer):
+                    rounded, scale = to_int8(layer.weight)
+                    layer.weight.data = rounded * scale
+        found.append([outputs(components), *gradients(components, attachment)])
+    for on_rounded, on_integers in zip(*found, strict=True):
+        torch.testing.assert_close(on_integers, on_rounded)
 
 
 @pytest.mark.slow

@@ -201,6 +201,20 @@ def test_lower_precision_saves_activations_and_keeps_trained_weights():
     assert len({(size.forward_flops, size.backward_flops) for size in sizes.values()}) == 1
 
 
+@pytest.mark.parametrize("integers", [False, True])
+def test_frozen_convolutions_keep_nothing_of_large_inputs(integers):
+    sizes = []
+    for light in (False, True):
+        base = small()
+        attachment = Lora(rank=2).attach(base.components)
+        if light:
+            base.lighten(integers)
+        sizes.append(step(base, attachment, (2, 4, 64, 64)))
+    heavy, light = sizes
+    assert light.kept_bytes < 0.93 * heavy.kept_bytes
+    assert (light.forward_flops, light.backward_flops) == (heavy.forward_flops, heavy.backward_flops)
+
+
 def test_autocast_is_emulated_as_it_is():
     """A real step under torch.autocast saves as many bytes as the emulation counts, and dtypes agree."""
     base = small()

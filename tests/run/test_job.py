@@ -265,3 +265,30 @@ def test_a_time_budget_ends_the_run(make, tmp_path):
 def test_a_stack_that_could_not_be_saved_is_refused_at_once(make):
     with pytest.raises(ConfigError, match="full saves a whole model, into which adapter cannot be merged"):
         make(method="full", stack=[{"name": "adapter"}])
+
+
+def test_a_run_on_weights_of_8_bits_goes_on_where_it_was_killed(make, tmp_path):
+    """And its file is one like any other, near what the run on whole weights saves."""
+    config = make(train__quantize="int8", train__gradient_checkpointing=True)
+    execute(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        execute(config, tmp_path / "run", KillAt(5))
+    resumed = execute(config, tmp_path / "run")
+    assert resumed.record["resumed_from_step"] == 4
+    found = load_file(tmp_path / "run" / LORA)
+    assert all(torch.equal(found[name], value) for name, value in load_file(tmp_path / "whole" / LORA).items())
+    execute(make(), tmp_path / "exact")
+    exact = load_file(tmp_path / "exact" / LORA)
+    assert found.keys() == exact.keys()
+    apart = sum(float((found[name] - exact[name]).norm()) for name in exact)
+    assert 0 < apart < 0.2 * sum(float(value.norm()) for value in exact.values())
+
+
+def test_8_bits_are_for_weights_that_stay(make):
+    with pytest.raises(ConfigError, match="quantize=int8 rounds the base's weights, which full saves as a whole model"):
+        make(method="full", train__quantize="int8")
+    denoiser = {"sample_size": 8, "block_out_channels": [16, 32], "norm_num_groups": 8}
+    with pytest.raises(ConfigError, match="quantize=int8 is for a frozen denoiser"):
+        make(PretrainConfig, method=None, train__quantize="int8", denoiser=denoiser)
+    with pytest.raises(ConfigError, match=r"train.quantize.*'int3'.*int8"):
+        make(train__quantize="int3")

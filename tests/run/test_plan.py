@@ -220,6 +220,16 @@ def test_half_precision_halves_frozen_weights(tiny):
     assert half.memory.activations_bytes < full.memory.activations_bytes
 
 
+def test_8_bits_leave_the_denoiser_a_quarter_of_its_weights_and_no_more_activations(tiny):
+    full, small = (planned(config(tiny, train={"quantize": kept})) for kept in (None, "int8"))
+    unet = 4 * full.part_parameters["unet"]
+    saved = full.memory.frozen_weights_bytes - small.memory.frozen_weights_bytes
+    assert 0.6 * unet < saved < 0.75 * unet  # biases, norms, scales, the first and the last layer stay
+    assert 0.8 * full.memory.kept_for_backward_bytes < small.memory.kept_for_backward_bytes
+    assert small.memory.kept_for_backward_bytes < full.memory.kept_for_backward_bytes  # of inputs too
+    assert small.work.training_flops == full.work.training_flops
+
+
 def test_methods_stack(tiny):
     stacked = planned(config(tiny, method={"name": "lora", "rank": 2}, stack=({"name": "lora", "rank": 3},)))
     one = planned(config(tiny, method={"name": "lora", "rank": 5}))

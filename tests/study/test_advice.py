@@ -9,7 +9,7 @@ import pytest
 from inlay.errors import ConfigError
 from inlay.run.config import RunConfig
 from inlay.run.load import validate
-from inlay.study.advice import Candidate, Records, choose, estimates, explain, parse_size
+from inlay.study.advice import Candidate, Records, choose, estimates, explain
 from inlay.study.advice_records import SHIPPED, of_study, shipped
 from inlay.study.cells import expand
 from inlay.study.directory import write_design
@@ -107,19 +107,6 @@ def test_the_luck_of_the_best_of_many_is_taken_off_and_intervals_cover():
     assert np.mean(raw) > 0.02  # what was measured flatters the winner
     assert abs(np.mean(shrunk)) < 0.006
     assert np.mean(covered) > 0.9
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("600MiB", 600 * 2**20), ("1.5GB", 1.5e9), ("200 kB", 2e5), ("77", 77.0), ("8GiB", 2**33)]
-)
-def test_sizes(text, size):
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "big", "-3MB", "3 parsecs", "0"])
-def test_bad_sizes(text):
-    with pytest.raises(ConfigError, match="is no size"):
-        parse_size(text)
 
 
 def test_every_setting_that_ships_is_a_valid_run_file():

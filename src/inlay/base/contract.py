@@ -177,6 +177,18 @@ class Base(ABC):
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(dtype)
 
+    def lighten(self, integers: bool) -> None:
+        """Let the denoiser keep less for the backward pass; see :func:`inlay.base.frozen.lighten`.
+
+        Args:
+            integers: also keep its frozen weights as 8-bit integers; from then on the base cannot be saved.
+        """
+        from inlay.base.frozen import lighten
+
+        lighten(self.unet, integers)
+        if integers and "unet" in self.part_hashes:
+            self.part_hashes["unet"] += " int8"  # what is drawn with it and kept is not what whole weights draw
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Switch dropout off inside a ``with`` block."""

@@ -44,6 +44,7 @@ def command(
     Says what quality to expect, how sure that is, the runner-up and why, and what the records do not cover. Without
     --base and --study, times and memory are those of inlay's own base on the machine that was measured.
     """
+    from inlay.run.human import parse_size
     from inlay.study import advice as advising
     from inlay.study.advice_records import for_base, of_study, planned_on, shipped
 
@@ -54,9 +55,9 @@ def command(
     if study is not None and base is not None:
         raise ConfigError("--base is for inlay's own records; a --study has a base of its own")
     budget = {
-        "memory": None if memory is None else advising.parse_size(memory),
+        "memory": None if memory is None else parse_size(memory),
         "seconds": seconds,
-        "file_size": None if file_size is None else advising.parse_size(file_size),
+        "file_size": None if file_size is None else parse_size(file_size),
     }
     limits = {name: limit for name, limit in budget.items() if limit is not None}
     records = shipped(task or "subject") if study is None else of_study(study, task, metric)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inlay.cli.console import chart, console, emit_json, human_bytes, human_count, human_seconds, print_table
+from inlay.errors import ConfigError
 
 if TYPE_CHECKING:
     from inlay.run.config import JobConfig
@@ -24,6 +25,9 @@ def command(
     probe: Annotated[
         bool, typer.Option("--probe", help="Load the weights and take two real steps: measured memory and time.")
     ] = False,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="Plan for a GPU with this much memory instead of this machine: 8GiB.")
+    ] = None,
     png: Annotated[
         Path | None, typer.Option("--png", help="Also draw the effective weight over the timesteps into this file.")
     ] = None,
@@ -37,8 +41,13 @@ def command(
     from inlay.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    from inlay.run.human import parse_size
     from inlay.run.load_job import load_job
+    from inlay.run.machine import gpu as gpu_with
 
+    if probe and gpu is not None:
+        raise ConfigError("--probe measures this machine, --gpu plans for another; give one of them")
+    machine = None if gpu is None else gpu_with(round(parse_size(gpu)))
     config = load_job(run_file, overrides or [])
     if probe:
         from inlay.base.locate import locate
@@ -46,7 +55,7 @@ def command(
         locate(config.base)  # refuses an architecture without weights
     from inlay.run.plan import make_plan
 
-    plan = make_plan(config)
+    plan = make_plan(config, machine)
     if png is not None:
         from inlay.run.weight_picture import draw_weights
 
@@ -76,7 +85,8 @@ def command(
 def verdict(plan: Plan, measured: Probe | None = None) -> str:
     """Return the plan in one line: what trains, its share, the file, the memory and whether it fits here."""
     what = " + ".join(method.name for method in plan.methods)
-    here = f"of {human_bytes(plan.machine.available_bytes)} available on this machine ({plan.machine.device})"
+    place = f"this machine ({plan.machine.device})" if plan.machine.here else plan.machine.name
+    here = f"of {human_bytes(plan.machine.available_bytes)} available on {place}"
     need = human_bytes(plan.memory.peak_bytes if measured is None else measured.peak_bytes)
     how = "needs about" if measured is None else "measured while training:"
     end = "fits" if plan.fits else "does not fit"

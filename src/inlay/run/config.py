@@ -182,6 +182,11 @@ class RunConfig(JobConfig):
                 f"{whole[0]} saves a whole model, into which {apart[0]} cannot be merged; stack {apart[0]} with "
                 "methods that are saved beside the base"
             )
+        if whole and self.train.quantize is not None:
+            raise ValueError(
+                f"train.quantize={self.train.quantize} rounds the base's weights, which {whole[0]} saves as a whole "
+                "model; leave it out, or take a method that is saved beside the base"
+            )
         return self
 
 
@@ -201,6 +206,10 @@ class PretrainConfig(JobConfig):
 
     @model_validator(mode="after")
     def _nothing_to_preserve(self) -> PretrainConfig:
+        if self.train.quantize is not None:
+            raise ValueError(
+                f"train.quantize={self.train.quantize} is for a frozen denoiser; one from scratch trains; leave it out"
+            )
         if self.data.prior is not None:
             raise ValueError(
                 "data.prior keeps what a base knows of a class; a denoiser from scratch knows nothing yet; leave it out"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+from inlay.errors import ConfigError
+
 
 def human_bytes(count: float) -> str:
     """Return a size in binary units with three digits: 1536 is "1.50 KiB"."""
@@ -41,6 +45,25 @@ def human_seconds(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60:02} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
+
+
+def parse_size(text: str) -> float:
+    """Return bytes of a size such as `600MiB`, `1.5GB` or `200kB`; a bare number is bytes.
+
+    Raises:
+        ConfigError: it is no size above 0.
+    """
+    units = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    body = text.strip()
+    digits = body.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = body[len(digits) :].strip().upper()
+    try:
+        value = float(digits) * units[unit]
+    except (ValueError, KeyError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{text!r} is no size; write for instance 600MiB, 8GB or 200kB")
+    return value
 
 
 def _three_digits(value: float) -> str:

@@ -39,7 +39,7 @@ from inlay.run.words import check_words
 from inlay.train.adaptive import AdaptiveObjective
 from inlay.train.diffusion import Diffusion
 from inlay.train.loop import Loop, Losses, Outcome
-from inlay.train.precision import LOWERED, attention_kernel, autocast
+from inlay.train.precision import attention_kernel, autocast, keep_frozen
 
 
 class Loader(Protocol):
@@ -151,10 +151,8 @@ class Job:
         self.start_hashes, notes = start(config, self.attachments, self.base)
         for note in notes:
             reporter.note(note)
-        self.base.to(accelerator.device)
-        lowered = LOWERED[config.train.precision]
-        if lowered is not None:
-            self.base.cast_frozen(lowered)
+        keep_frozen(self.base, config.train.precision, config.train.quantize)
+        self.base.to(accelerator.device)  # only now, so that it never has to hold more than it trains with
         if config.train.gradient_checkpointing:
             self.base.unet.enable_gradient_checkpointing()
         tuned = frozenset().union(*(attachment.components for attachment in self.attachments))

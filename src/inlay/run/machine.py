@@ -1,9 +1,12 @@
-"""The machine that a plan is for: the one that it is made on."""
+"""The machine that a plan is for: the one that it is made on, or a GPU elsewhere."""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+
+from inlay.errors import ConfigError
+from inlay.run.human import human_bytes
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,26 @@ class Machine:
     """Whether bf16 arithmetic is faster than float32."""
     process_bytes: int
     """Resident size of this process with its libraries, which on a CPU a run needs too."""
+    here: bool = True
+    """Whether it is the machine that this process runs on."""
+
+
+CONTEXT_BYTES = 2**29
+"""What CUDA and its libraries take of a GPU before any tensor lies there; about, and not measured here."""
+
+
+def gpu(memory_bytes: int) -> Machine:
+    """Return a GPU with so much memory, used for nothing else.
+
+    Raises:
+        ConfigError: that is less than CUDA itself takes.
+    """
+    if memory_bytes <= CONTEXT_BYTES:
+        raise ConfigError(
+            f"a GPU with {human_bytes(memory_bytes)}: CUDA alone takes about {human_bytes(CONTEXT_BYTES)}; give more"
+        )
+    name = f"a GPU with {human_bytes(memory_bytes)}"
+    return Machine("cuda", name, memory_bytes, memory_bytes - CONTEXT_BYTES, True, 0, here=False)
 
 
 def this_machine() -> Machine:

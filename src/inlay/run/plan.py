@@ -32,7 +32,7 @@ from inlay.run.places import Group, block, groups, kind
 from inlay.run.start import check_start
 from inlay.run.words import check_captions
 from inlay.train.noise_path import noise_path
-from inlay.train.precision import LOWERED
+from inlay.train.precision import keep_frozen
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -127,10 +127,14 @@ class Plan:
         return json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
 
 
-def make_plan(config: JobConfig) -> Plan:
+def make_plan(config: JobConfig, machine: Machine | None = None) -> Plan:
     """Put a job together on the meta device and count what it would train, need and cost.
 
     Nothing is loaded but the base's configuration and, where they lie here, the pictures.
+
+    Args:
+        config: the job.
+        machine: where it would run; by default here.
 
     Raises:
         ConfigError: the base is not found, or objective or resolution do not fit it.
@@ -168,10 +172,8 @@ def make_plan(config: JobConfig) -> Plan:
         introduce(attachments, prompts)
         if dataset is not None:
             check_captions(attachments, prompts, (example.caption for example in dataset.examples))
-    lowered = LOWERED[config.train.precision]
-    if lowered is not None:
-        base.cast_frozen(lowered)
-    machine = this_machine()
+    keep_frozen(base, config.train.precision, config.train.quantize)
+    machine = machine or this_machine()
     steps = config.train.total_steps(dataset.images_per_epoch) if dataset else config.train.steps
     images = steps * config.train.batch_size if steps is not None else None
     side = resolution // architecture.downscale

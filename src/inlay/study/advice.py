@@ -239,22 +239,3 @@ def _why(advice: Advice, second: Estimate) -> str:
         ]
         return f"{reason}: the runner-up is as good a choice" + (f", with less {listed(cheaper)}." if cheaper else ".")
     return f"The first is ahead by {number(gap)}, more than chance from run to run explains."
-
-
-def parse_size(text: str) -> float:
-    """Return bytes of a size such as `600MiB`, `1.5GB` or `200kB`; a bare number is bytes.
-
-    Raises:
-        ConfigError: it is no size above 0.
-    """
-    units = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-    body = text.strip()
-    digits = body.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    unit = body[len(digits) :].strip().upper()
-    try:
-        value = float(digits) * units[unit]
-    except (ValueError, KeyError):
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ConfigError(f"{text!r} is no size; write for instance 600MiB, 8GB or 200kB")
-    return value

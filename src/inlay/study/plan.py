@@ -207,9 +207,7 @@ def _name(plan: Plan, cells: Sequence[Cell], every: Sequence[Cell]) -> str:
     levels = [
         level if isinstance(level, str) else f"{factor}={level}"
         for factor, level in cells[0].factors.items()
-        if all(cell.factors[factor] == level for cell in cells)
-        and any(cell.factors[factor] != level for cell in every)
-        and level != methods
+        if all(cell.factors[factor] == level for cell in cells) and any(cell.factors[factor] != level for cell in every)
     ]
     name = ", ".join(levels) or methods
     if cells[0].stage == "tuning":

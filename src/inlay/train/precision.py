@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+if TYPE_CHECKING:
+    from inlay.base.contract import Base
+
 Precision = Literal["fp32", "bf16", "fp16"]
+Quantized = Literal["int8"]
 
 LOWERED: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The type that each precision computes in and keeps frozen weights in; None for no change."""
@@ -21,6 +25,20 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """
     dtype = LOWERED[precision]
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def keep_frozen(base: Base, precision: Precision, quantize: Quantized | None) -> None:
+    """Let a base hold its frozen weights as a run does, once methods have asked for what they train.
+
+    Args:
+        base: with methods attached.
+        precision: of the run.
+        quantize: the integers that the denoiser's weights become; None for none.
+    """
+    base.lighten(quantize is not None)
+    dtype = LOWERED[precision]
+    if dtype is not None:
+        base.cast_frozen(dtype)
 
 
 SHORT_ATTENTION = 144
