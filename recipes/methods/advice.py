@@ -7,6 +7,8 @@ python recipes/methods/advice.py build/seeds
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import sys
 from pathlib import Path
 
@@ -29,6 +31,7 @@ def main() -> None:
     for task, name in STUDY_TASK.items():
         recipe = yaml.safe_load(TASKS[task].recipe.read_text(encoding="utf-8"))
         repeated = of_study(seeds, name, None)
+        scatter = math.sqrt(statistics.mean((one.scatter or 0.0) ** 2 for one in repeated.candidates))
         settings = []
         for case, scores in results.items():
             one = scores[task]
@@ -43,7 +46,7 @@ def main() -> None:
                 }
             )
         data = recipe["data"]
-        tasks[name] = {"data": data, "scatter": round(repeated.scatter or 0.0, 5), "settings": settings}
+        tasks[name] = {"data": data, "scatter": round(scatter, 5), "settings": settings}
     runs = sum(one.runs for one in repeated.candidates)
     found = {
         "covers": (

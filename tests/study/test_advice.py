@@ -13,6 +13,7 @@ from inlay.study.advice import Candidate, Records, choose, estimates, explain
 from inlay.study.advice_records import SHIPPED, of_study, shipped
 from inlay.study.cells import expand
 from inlay.study.directory import write_design
+from inlay.study.statistics.moderation import moderate
 from tests.study.studies import make
 
 
@@ -21,7 +22,8 @@ def candidate(name: str, quality: float, runs: int = 1, size: float | None = 1e5
 
 
 def records(*candidates: Candidate, scatter: float | None = 0.01, higher: bool = True) -> Records:
-    return Records("From a test.", "subject", "likeness", higher, scatter, candidates)
+    own = tuple(one if one.scatter is not None else replace(one, scatter=scatter) for one in candidates)
+    return Records("From a test.", "subject", "likeness", higher, own)
 
 
 def test_the_best_within_the_budget_is_chosen_and_the_others_explained():
@@ -109,10 +111,33 @@ def test_the_luck_of_the_best_of_many_is_taken_off_and_intervals_cover():
     assert np.mean(covered) > 0.9
 
 
+def test_intervals_cover_where_one_setting_scatters_twenty_times_as_much():
+    generator = np.random.default_rng(1)
+    scatters = np.array([0.01] * 7 + [0.2])
+    covered, widths = [], []
+    for _ in range(400):
+        truth = generator.normal(0.5, 0.02, 8)
+        runs = truth[:, None] + scatters[:, None] * generator.standard_normal((8, 3))
+        known = moderate(runs.tolist())
+        assert known is not None
+        stated = [
+            replace(candidate(str(i), runs[i].mean(), runs=3), scatter=variance**0.5, freedom=freedom)
+            for i, (variance, freedom) in enumerate(zip(*known, strict=True))
+        ]
+        found = {int(one.candidate.name): one for one in estimates(records(*stated))}
+        covered.append([found[i].low <= truth[i] <= found[i].high for i in range(8)])
+        widths.append([found[i].high - found[i].low for i in range(8)])
+    quiet, loud = np.mean(covered, axis=0)[:7], np.mean(covered, axis=0)[7]
+    assert min(quiet) > 0.9
+    assert loud > 0.8
+    assert np.median(widths, axis=0)[:7].max() < 0.06  # of one scatter for all, 0.2 wide
+    assert np.median(widths, axis=0)[7] > 0.06
+
+
 def test_every_setting_that_ships_is_a_valid_run_file():
     for task in ("subject", "style"):
         found = shipped(task)
-        assert found.scatter > 0
+        assert all(one.scatter > 0 for one in found.candidates)
         assert len(found.candidates) >= 20
         for one in found.candidates:
             config = validate(RunConfig, dict(one.settings))
@@ -137,7 +162,7 @@ def test_a_study_of_ones_own_is_advised_by(tmp_path, tiny_base, photos):
         (place / "record.json").write_text(json.dumps(record))
     found = of_study(tmp_path, "dog", None)
     assert {one.runs for one in found.candidates} == {3}
-    assert found.scatter > 0
+    assert all(one.scatter > 0 and one.freedom == 8 for one in found.candidates)
     best = choose(found, {"seconds": 3.0}).best
     assert best.candidate.name == "CA / 1"
     assert best.low < 0.8 < best.high

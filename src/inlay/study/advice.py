@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from inlay.errors import ConfigError
+from inlay.metrics.intervals import student_quantile
 from inlay.study.report.words import COSTS, cost, listed, number, plural, verb
 
 NORMAL = 1.96
+MANY = 1000
+"""Degrees of freedom from which on Student's distribution is the normal one."""
 BUDGETED = {"memory": "peak_bytes", "seconds": "training_seconds", "file_size": "result_bytes"}
 """Budgets, and the costs that they limit."""
 
@@ -33,6 +36,10 @@ class Candidate:
     """Sections of a run file."""
     economies: tuple[str, ...] = ()
     """What the settings do to need less memory, in words."""
+    scatter: float | None = None
+    """Standard deviation of the metric from one run of it to the next; None where no run of any was repeated."""
+    freedom: float = math.inf
+    """Degrees of freedom of `scatter`."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,6 @@ class Records:
     task: str
     metric: str
     higher: bool
-    scatter: float | None
-    """Standard deviation of the metric from one run to the next of the same setting; None where nothing repeats."""
     candidates: tuple[Candidate, ...]
 
 
@@ -58,8 +63,10 @@ class Estimate:
     low: float | None
     """Of the 95 % interval; None where nothing tells how much runs differ."""
     high: float | None
-    scatter: float | None
+    error: float | None
     """Standard error that chance from run to run leaves in `expected`."""
+    quantile: float
+    """Standard errors to either side that make an interval of 95 %."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +89,27 @@ def estimates(records: Records) -> list[Estimate]:
 
     The best of many single runs is partly lucky, so with four settings or more every mean is drawn towards the mean of
     all by the part of their differences that is chance (Morris, J. American Statistical Association 78, 1983, 47-55,
-    equations 1.14 to 1.17).
+    equations 1.14 to 1.17; with variances that differ, each by its own against their mean).
     """
     means = np.array([one.quality for one in records.candidates])
+    chances = np.array([math.nan if one.scatter is None else one.scatter**2 / one.runs for one in records.candidates])
     count, middle = len(means), float(means.mean())
-    squares = float(((means - middle) ** 2).sum())
+    true = max(0.0, float(means.var(ddof=1) - chances.mean())) if count > 1 else 0.0  # variance between settings
     found = []
-    for one in records.candidates:
-        if records.scatter is None:
-            found.append(Estimate(one, one.quality, None, None, None))
+    for one, chance in zip(records.candidates, chances.tolist(), strict=True):
+        if math.isnan(chance):
+            found.append(Estimate(one, one.quality, None, None, None, NORMAL))
             continue
-        chance = records.scatter**2 / one.runs
         shrunk, doubt = 0.0, 0.0
-        if count > 3 and squares > 0:
-            shrunk = min((count - 3) * chance / squares, (count - 3) / (count - 1))
+        if count > 3 and chance > 0:
+            shrunk = (count - 3) / (count - 1) * chance / (chance + true)
             doubt = 2 * (shrunk * (one.quality - middle)) ** 2 / (count - 3)
+            doubt *= float(chances.mean() + true) / (chance + true)
         expected = one.quality - shrunk * (one.quality - middle)
         error = math.sqrt(chance * (1 - shrunk * (count - 1) / count) + doubt)
-        half = math.hypot(NORMAL * error, one.pictures or 0.0)
-        found.append(Estimate(one, expected, expected - half, expected + half, error))
+        quantile = NORMAL if one.freedom > MANY else student_quantile(0.975, one.freedom)
+        half = math.hypot(quantile * error, one.pictures or 0.0)
+        found.append(Estimate(one, expected, expected - half, expected + half, error, quantile))
     sign = -1 if records.higher else 1
     return sorted(found, key=lambda estimate: (sign * estimate.expected, _weight(estimate), estimate.candidate.name))
 
@@ -178,9 +187,9 @@ def alike(one: Estimate, other: Estimate) -> bool:
 
     Pictures are drawn from the same noise for all, so what they add to single intervals mostly cancels here.
     """
-    if one.scatter is None or other.scatter is None:
+    if one.error is None or other.error is None:
         return True
-    return abs(one.expected - other.expected) <= NORMAL * math.hypot(one.scatter, other.scatter)
+    return abs(one.expected - other.expected) <= max(one.quantile, other.quantile) * math.hypot(one.error, other.error)
 
 
 def explain(advice: Advice) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from inlay.study.advice import Candidate, Records
 from inlay.study.report.facts import higher_is_better, metrics_of, read_facts
 from inlay.study.report.settings_table import COSTS
 from inlay.study.report.words import plural, show
+from inlay.study.statistics.moderation import moderate
 from inlay.study.statistics.sample import has
 from inlay.study.table import Row, load_table
 
@@ -43,8 +45,11 @@ def shipped(task: str) -> Records:
     for one in found["settings"]:
         train = {"steps": data["steps"], "batch_size": data["batch_size"], "learning_rate": one["learning_rate"]}
         settings = {"base": data["base"], "data": found["data"], "method": one["method"], "train": train}
-        candidates.append(Candidate(one["name"], one["quality"], 1, one["half_width"], one["costs"], settings))
-    return Records(data["covers"], task, data["metric"], True, found["scatter"], tuple(candidates))
+        scatter = found["scatter"]
+        candidates.append(
+            Candidate(one["name"], one["quality"], 1, one["half_width"], one["costs"], settings, scatter=scatter)
+        )
+    return Records(data["covers"], task, data["metric"], True, tuple(candidates))
 
 
 def of_study(directory: Path, task: str | None, metric: str | None) -> Records:
@@ -80,34 +85,29 @@ def of_study(directory: Path, task: str | None, metric: str | None) -> Records:
             groups.setdefault(tuple(row.factors.values()), []).append(row)
     if not groups:
         raise ConfigError(f"{directory}: no cell of task {wanted} has a value of {names[0]}")
+    values = [[float(row.metrics[names[0]]) for row in group] for group in groups.values()]  # type: ignore[arg-type]
+    scatters = moderate(values)
     candidates = []
-    for levels, group in groups.items():
-        values = [row.metrics[names[0]] for row in group]
+    for place, (levels, group) in enumerate(groups.items()):
         spent = {name: _mean([row.costs.get(name) for row in group]) for name in COSTS}
         settings = configs[group[0].cell].model_dump(mode="json", exclude={"output", "seed"})
         name = " / ".join(show(level) for level in levels) or "the only setting"
-        candidates.append(Candidate(name, float(np.mean(values)), len(values), None, spent, settings))  # type: ignore[arg-type]
+        one = Candidate(name, float(np.mean(values[place])), len(group), None, spent, settings)
+        if scatters is not None:
+            one = replace(one, scatter=math.sqrt(scatters[0][place]), freedom=scatters[1][place])
+        candidates.append(one)
     covers = (
         f"From {plural(sum(one.runs for one in candidates), 'run')} of {facts.title or directory}"
         + (f", task {wanted}" if wanted is not None else "")
         + ". Intervals are of a setting's mean on this task and noise; costs are those of the machine that ran."
     )
     higher = higher_is_better(names[0], facts) is not False
-    return Records(covers, str(wanted), names[0], higher, _scatter(groups, names[0]), tuple(candidates))
+    return Records(covers, str(wanted), names[0], higher, tuple(candidates))
 
 
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def _scatter(groups: dict[tuple[Any, ...], list[Row]], metric: str) -> float | None:
-    """Return the standard deviation within settings, pooled over them; None where none was repeated."""
-    values = [np.array([row.metrics[metric] for row in group], dtype=np.float64) for group in groups.values()]
-    freedom = sum(len(one) - 1 for one in values)
-    if freedom < 1:
-        return None
-    return float(np.sqrt(sum(((one - one.mean()) ** 2).sum() for one in values) / freedom))
 
 
 def for_base(records: Records, base: str) -> Records:
