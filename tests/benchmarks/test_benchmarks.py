@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALLEST = {
     "attention": [],
     "memory": ["--resolution", "64", "--batch", "1", "--settings", "1"],
+    "rendering": ["--pictures", "4", "--rounds", "1"],
     "tuning_step": ["--resolution", "64", "--batch", "1", "--rounds", "1"],
     "weighting": ["--rounds", "1"],
 }

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -153,12 +152,3 @@ def test_the_world_needs_no_torch():
     code = "import sys, inlay.data.tabletop as t; t.World()[0]; print('torch' in sys.modules, 'PIL' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "False"]
-
-
-@pytest.mark.slow
-def test_two_cores_render_two_hundred_pictures_a_second():
-    world = World()
-    world.render_many(range(20))
-    start = time.process_time()
-    world.render_many(range(1000, 1300))
-    assert (time.process_time() - start) / 300 < 0.010

@@ -1,4 +1,4 @@
-"""On the embedded base and a subject of its world: 20 times too many steps are flagged, a healthy run is not."""
+"""On the embedded base and a subject of its world: 40 times too many steps are flagged, a healthy run is not."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from inlay.run.evaluation.figures import restored
 from inlay.run.job import execute
 from inlay.run.load import validate
 
-HEALTHY = 100
+HEALTHY = 50
 
 
 def trained(steps, directory):
@@ -28,7 +28,7 @@ def trained(steps, directory):
 
 @pytest.mark.slow
 def test_a_memorising_run_neglects_its_prompts_and_a_healthy_one_has_no_symptom(tmp_path):
-    healthy, memorising = (trained(steps, tmp_path / str(steps)) for steps in (HEALTHY, 20 * HEALTHY))
+    healthy, memorising = (trained(steps, tmp_path / str(steps)) for steps in (HEALTHY, 40 * HEALTHY))
     present = [
         {symptom["name"] for symptom in record["symptoms"] if symptom["present"]} for record in (healthy, memorising)
     ]
