@@ -298,7 +298,9 @@ def test_mixed_precision_trains_in_float32_beside_frozen_bf16(method: Method):
     assert all(gradient.dtype == torch.float32 and gradient.abs().sum() > 0 for gradient in found)
 
 
-@pytest.mark.parametrize("method", ADAPTERS, ids=described)
+@pytest.mark.parametrize(
+    "method", [pytest.param(one, marks=[] if one in QUICK else pytest.mark.slow, id=described(one)) for one in ADAPTERS]
+)
 def test_on_weights_of_8_bits_it_does_what_it_does_on_the_rounded_ones(method: Method):
     found = []
     for quantized in (False, True):
