@@ -33,7 +33,7 @@ def test_a_memorising_run_neglects_its_prompts_and_a_healthy_one_has_no_symptom(
         {symptom["name"] for symptom in record["symptoms"] if symptom["present"]} for record in (healthy, memorising)
     ]
     assert present[0] == set()
-    assert {"language drift", "prompt neglect"} <= present[1]
+    assert "prompt neglect" in present[1]
     figures = [restored(record["metric_details"]["clip_t"]) for record in (memorising, healthy)]
     change = difference(*figures)
     assert change.paired
