@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+# Nothing heavy is imported here, so that the process of the plain loop holds what that needs and no more.
 
 RANK = 8
 LORA = {"method": {"name": "lora", "rank": RANK}}
@@ -53,22 +54,13 @@ def make_base(directory: Path) -> None:
     pipeline.save_pretrained(directory)
 
 
-def make_pictures(folder: Path, count: int) -> None:
-    """Save pictures of noise."""
-    import numpy as np
-    from PIL import Image
-
-    folder.mkdir()
-    for number in range(count):
-        pixels = np.random.default_rng(number).integers(0, 255, (512, 512, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-
-
 def take_plain_steps(base: Path, resolution: int, batch: int) -> int:
     """Take two steps the plain way in this process, and return its largest resident size in bytes."""
     import torch
     from diffusers import UNet2DConditionModel
     from peft import LoraConfig
+
+    from inlay.train.peak import peak_bytes
 
     unet = UNet2DConditionModel.from_pretrained(base / "unet").requires_grad_(False)
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
@@ -81,7 +73,7 @@ def take_plain_steps(base: Path, resolution: int, batch: int) -> int:
         torch.nn.functional.mse_loss(output, noise).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_bytes(torch.device("cpu"))
 
 
 def main() -> None:
@@ -95,6 +87,8 @@ def main() -> None:
     if args.plain is not None:
         print(take_plain_steps(args.plain, args.resolution, args.batch))
         return
+    from tuning_step import make_pictures
+
     with tempfile.TemporaryDirectory() as directory:
         base, pictures, run_file = (Path(directory) / name for name in ("base", "pictures", "run.yaml"))
         make_base(base)

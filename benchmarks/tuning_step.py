@@ -52,6 +52,15 @@ class LetterTokenizer:
         return SimpleNamespace(input_ids=[[1 + ord(letter) % 900 for letter in prompt] for prompt in prompts])
 
 
+def make_pictures(folder: Path, count: int) -> None:
+    """Save pictures of noise, 512 x 512 pixels."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(count):
+        pixels = random.integers(0, 255, (512, 512, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
 def make_parts(resolution: int) -> dict[str, torch.nn.Module]:
     """Return U-Net, autoencoder and text encoder at a fifth of Stable Diffusion's width."""
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -152,11 +161,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory) / "pictures"
-        folder.mkdir()
-        random = np.random.default_rng(0)
-        for number in range(5):
-            pixels = random.integers(0, 255, (512, 512, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{number}.png")
+        make_pictures(folder, 5)
         steps = {
             "diffusers loop": peer(folder, args.resolution, args.batch),
             "inlay": ours(folder, args.resolution, args.batch, Path(directory)),

@@ -83,6 +83,24 @@ def test_another_base_is_made_to_fit_into_the_memory(tiny_base, capsys, monkeypa
     assert "no setting is within this budget; lora has the least peak memory" in least
 
 
+def test_all_that_saves_memory_is_tried_where_it_is_allowed(tiny_base):
+    from inlay.methods import Full, Lora
+    from inlay.run.config import RunConfig
+    from inlay.run.load import validate
+    from inlay.study.advice_records import for_base, planned_on, shipped
+
+    records = for_base(shipped("subject"), str(tiny_base))
+    told = []
+    plan = planned_on(1.0, told.append)
+    methods = {validate(RunConfig, dict(one.settings)).method: one for one in records.candidates}
+    found = {method.name: plan(one) for method, one in methods.items() if method in (Full(), Lora())}
+    savings = ("bf16", "gradient checkpointing", "a picture at a time", "frozen weights of 8 bits")
+    assert found["lora"].economies == savings
+    assert found["lora"].settings["train"]["quantize"] == "int8"
+    assert found["full"].economies == savings[:3]
+    assert len(told) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

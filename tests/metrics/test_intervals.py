@@ -1,5 +1,7 @@
 """Intervals by leaving groups out: closed forms, Student's table, and how often they cover."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,15 @@ from inlay.metrics.intervals import group, jackknife, of_mean, of_share, student
 @pytest.mark.parametrize(
     ("probability", "freedom", "quantile"),
     # Student's table, as printed in any textbook
-    [(0.975, 1, 12.706), (0.975, 4, 2.776), (0.95, 9, 1.833), (0.995, 19, 2.861), (0.975, 120, 1.980), (0.5, 7, 0.0)],
+    [
+        (0.975, 1, 12.706),
+        (0.975, 4, 2.776),
+        (0.95, 9, 1.833),
+        (0.995, 19, 2.861),
+        (0.975, 120, 1.980),
+        (0.5, 7, 0.0),
+        (0.975, math.inf, 1.960),
+    ],
 )
 def test_quantiles_are_those_of_the_table(probability, freedom, quantile):
     assert student_quantile(probability, freedom) == pytest.approx(quantile, abs=6e-4)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from inlay.metrics.intervals import student_quantile
 from inlay.study.table import load_table
 
 RESULTS = Path(__file__).parents[2] / "studies" / "int8" / "results" / "subject"
@@ -34,7 +35,7 @@ def test_likeness():
     assert means == {"lora": [0.573, 0.574], "dora": [0.576, 0.575], "adapter": [0.567, 0.571]}
     apart = [eight - whole for both in found.values() for whole, eight in both]
     middle = statistics.mean(apart)
-    half = 2.306 * statistics.stdev(apart) / 3  # the 0.975 quantile of Student's t with 8 degrees of freedom
+    half = student_quantile(0.975, len(apart) - 1) * statistics.stdev(apart) / len(apart) ** 0.5
     assert (round(middle, 4), round(middle - half, 4), round(middle + half, 4)) == (0.0013, -0.0009, 0.0034)
 
 

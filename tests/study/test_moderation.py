@@ -54,7 +54,7 @@ def test_the_inverse_of_trigamma(exponent):
 
 
 @given(st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), min_size=1, max_size=8))
-def test_variances_lie_between_the_least_and_the_greatest_and_freedom_is_not_made_up(groups):
+def test_variances_are_finite_and_freedom_is_not_made_up(groups):
     found = moderate(groups)
     total = sum(len(group) - 1 for group in groups)
     if found is None:

@@ -113,7 +113,7 @@ class Base(ABC):
     file_hash: str | None
     """SHA-256 over the files that the weights were read from; None where all is initialised."""
     part_hashes: dict[str, str]
-    """The same of each part that was read from files."""
+    """The same of each part that was read from files, and ` int8` after it where weights have been rounded since."""
 
     def __init__(self, components: dict[str, nn.Module], prompts: Prompts | None, name: str):
         """Take over what has been loaded or initialised, frozen."""

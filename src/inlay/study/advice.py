@@ -14,9 +14,6 @@ from inlay.errors import ConfigError
 from inlay.metrics.intervals import student_quantile
 from inlay.study.report.words import COSTS, cost, listed, number, plural, verb
 
-NORMAL = 1.96
-MANY = 1000
-"""Degrees of freedom from which on Student's distribution is the normal one."""
 BUDGETED = {"memory": "peak_bytes", "seconds": "training_seconds", "file_size": "result_bytes"}
 """Budgets, and the costs that they limit."""
 
@@ -65,8 +62,6 @@ class Estimate:
     high: float | None
     error: float | None
     """Standard error that chance from run to run leaves in `expected`."""
-    quantile: float
-    """Standard errors to either side that make an interval of 95 %."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ def estimates(records: Records) -> list[Estimate]:
     found = []
     for one, chance in zip(records.candidates, chances.tolist(), strict=True):
         if math.isnan(chance):
-            found.append(Estimate(one, one.quality, None, None, None, NORMAL))
+            found.append(Estimate(one, one.quality, None, None, None))
             continue
         shrunk, doubt = 0.0, 0.0
         if count > 3 and chance > 0:
@@ -107,9 +102,8 @@ def estimates(records: Records) -> list[Estimate]:
             doubt *= float(chances.mean() + true) / (chance + true)
         expected = one.quality - shrunk * (one.quality - middle)
         error = math.sqrt(chance * (1 - shrunk * (count - 1) / count) + doubt)
-        quantile = NORMAL if one.freedom > MANY else student_quantile(0.975, one.freedom)
-        half = math.hypot(quantile * error, one.pictures or 0.0)
-        found.append(Estimate(one, expected, expected - half, expected + half, error, quantile))
+        half = math.hypot(student_quantile(0.975, one.freedom) * error, one.pictures or 0.0)
+        found.append(Estimate(one, expected, expected - half, expected + half, error))
     sign = -1 if records.higher else 1
     return sorted(found, key=lambda estimate: (sign * estimate.expected, _weight(estimate), estimate.candidate.name))
 
@@ -189,7 +183,8 @@ def alike(one: Estimate, other: Estimate) -> bool:
     """
     if one.error is None or other.error is None:
         return True
-    return abs(one.expected - other.expected) <= max(one.quantile, other.quantile) * math.hypot(one.error, other.error)
+    quantile = student_quantile(0.975, min(one.candidate.freedom, other.candidate.freedom))
+    return abs(one.expected - other.expected) <= quantile * math.hypot(one.error, other.error)
 
 
 def explain(advice: Advice) -> list[str]:
