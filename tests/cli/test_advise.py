@@ -105,7 +105,7 @@ def test_all_that_saves_memory_is_tried_where_it_is_allowed(tiny_base):
     ("options", "message"),
     [
         (["--task", "portrait"], "allowed: subject, style"),
-        (["--memory", "lots"], "is no size"),
+        (["--memory", "lots"], "--memory: 'lots' is no size"),
         (["--file-size", "10"], "no setting is within this budget"),
         (["--metric", "kid"], "--metric chooses among the metrics of a --study"),
         (["--study", "nowhere"], "not a study directory"),

@@ -67,7 +67,7 @@ def test_a_plan_for_a_gpu_elsewhere(run_file, capsys):
     plan = json.loads(capsys.readouterr().out)
     assert not plan["fits"]
     assert plan["machine"]["device"] == "cuda"
-    for wrong, message in {"0.4GiB": "CUDA alone takes about 512 MiB", "much": "'much' is no size"}.items():
+    for wrong, message in {"0.4GiB": "CUDA alone takes about 512 MiB", "much": "--gpu: 'much' is no size"}.items():
         assert main(["plan", run_file, "--gpu", wrong]) == 2
         assert message in capsys.readouterr().err
     assert main(["plan", run_file, "--gpu", "8GiB", "--probe"]) == 2

@@ -55,9 +55,9 @@ def command(
     if study is not None and base is not None:
         raise ConfigError("--base is for inlay's own records; a --study has a base of its own")
     budget = {
-        "memory": None if memory is None else parse_size(memory),
+        "memory": None if memory is None else parse_size(memory, "--memory"),
         "seconds": seconds,
-        "file_size": None if file_size is None else parse_size(file_size),
+        "file_size": None if file_size is None else parse_size(file_size, "--file-size"),
     }
     limits = {name: limit for name, limit in budget.items() if limit is not None}
     records = shipped(task or "subject") if study is None else of_study(study, task, metric)

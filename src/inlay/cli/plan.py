@@ -47,7 +47,7 @@ def command(
 
     if probe and gpu is not None:
         raise ConfigError("--probe measures this machine, --gpu plans for another; give one of them")
-    machine = None if gpu is None else gpu_with(round(parse_size(gpu)))
+    machine = None if gpu is None else gpu_with(round(parse_size(gpu, "--gpu")))
     config = load_job(run_file, overrides or [])
     if probe:
         from inlay.base.locate import locate

@@ -47,8 +47,12 @@ def human_seconds(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def parse_size(text: str) -> float:
+def parse_size(text: str, option: str) -> float:
     """Return bytes of a size such as `600MiB`, `1.5GB` or `200kB`; a bare number is bytes.
+
+    Args:
+        text: the size.
+        option: where it was given, for the message.
 
     Raises:
         ConfigError: it is no size above 0.
@@ -62,7 +66,7 @@ def parse_size(text: str) -> float:
     except (ValueError, KeyError):
         value = math.nan
     if not 0 < value < math.inf:
-        raise ConfigError(f"{text!r} is no size; write for instance 600MiB, 8GB or 200kB")
+        raise ConfigError(f"{option}: {text!r} is no size; write for instance 600MiB, 8GB or 200kB")
     return value
 
 
