@@ -17,5 +17,5 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "big", "-3MB", "3 parsecs", "0"])
 def test_bad_sizes(text):
-    with pytest.raises(ConfigError, match="--gpu: .* is no size"):
+    with pytest.raises(ConfigError, match=r"--gpu: .* is no size"):
         parse_size(text, "--gpu")
