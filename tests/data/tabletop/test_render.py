@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inlay.data.tabletop import Scene, Thing, World
+from inlay.data.tabletop import Scene, Thing, World, backdrop
 from inlay.data.tabletop.camera import Camera
 from inlay.data.tabletop.parts import PAINTS
 from inlay.data.tabletop.render import render
@@ -119,11 +119,13 @@ def test_sketch_is_paler_with_dark_outlines():
 
 
 def test_windows_of_the_parts_cut_nothing_off(monkeypatch):
-    """Looking for every part in its own window shows what looking for it everywhere shows."""
+    """Looking for every part and its shadow in its own window shows what looking for it everywhere shows."""
     world = World("test")
     scenes = [world.describe(index)[0] for index in range(12)]
     quick = [render(scene) for scene in scenes]
-    monkeypatch.setattr(Camera, "window", lambda self, centre, radius: (-1.0, 1.0, -1.0, 1.0))
+    whole = [-1.0, 1.0, -1.0, 1.0]
+    monkeypatch.setattr(Camera, "windows", lambda self, centres, radii: np.array([whole] * len(centres)))
+    monkeypatch.setattr(backdrop, "_shadow_windows", lambda placed, *rest: [whole] * len(placed))
     for scene, image in zip(scenes, quick, strict=True):
         assert np.abs(render(scene).astype(int) - image).max() <= 1
 

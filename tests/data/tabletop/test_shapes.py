@@ -49,6 +49,20 @@ def test_hit_agrees_with_small_steps_along_the_ray(name):
 
 
 @pytest.mark.parametrize("name", SOLIDS)
+def test_what_blocks_a_ray_is_what_the_ray_hits(name):
+    """For origins inside, outside and beyond, each with four directions, as the four lamps of a shadow have it."""
+    solid = SOLIDS[name]
+    draws = np.random.default_rng(3)
+    origin = tuple(draws.uniform(-1, 1, (3, 20, 20)).astype(np.float32))
+    directions = tuple(draws.normal(size=(3, 4, 1, 1)).astype(np.float32))
+    with np.errstate(all="ignore"):
+        blocked, hit = solid.blocks(origin, directions), np.isfinite(solid.hit(origin, directions))
+    assert blocked.shape == (4, 20, 20)
+    assert np.array_equal(blocked, hit)
+    assert 0.02 < blocked.mean() < 0.98
+
+
+@pytest.mark.parametrize("name", SOLIDS)
 def test_normals_point_outwards(name):
     solid = SOLIDS[name]
     draws = np.random.default_rng(1)

@@ -13,8 +13,18 @@ COARSE = 2
 """Samples along each side of a pixel for the surface and the sky."""
 
 
-def shadow(placed: list[Placed], sun: np.ndarray, camera: Camera, size: int, spread: float) -> np.ndarray:
-    """Return two shares, [2, size, size]: of direct light on the surface, and of ambient light near things."""
+def horizon(scene: Scene, camera: Camera, count: int) -> tuple[int, float]:
+    """Return the first of `count` rows that shows the surface, with the sky above it, and its place in the picture."""
+    rim = float(camera.project(np.array([0.0, 0.0, -scene.edge]))[1])
+    rows = span(-1, rim, count)
+    return count - (rows.stop - rows.start), rim
+
+
+def shadow(placed: list[Placed], sun: np.ndarray, camera: Camera, size: int, spread: float, top: int) -> np.ndarray:
+    """Return two shares, [2, size, size]: of direct light on the surface, and of ambient light near things.
+
+    Nothing is asked about the rows of pixels above `top`, where both are 1.
+    """
     across, up = axis(size, 1)[None, :], -axis(size, 1)[:, None]
     eye, forward, above = camera.eye, camera.forward, camera.up
     dy = np.minimum(forward[1] * DISTANCE + above[1] * up, -1e-3).astype(np.float32)
@@ -28,19 +38,10 @@ def shadow(placed: list[Placed], sun: np.ndarray, camera: Camera, size: int, spr
     lamps = np.stack([sun + a * side + b * rise for a, b in corners]).astype(np.float32)
     hidden = np.zeros((4, size, size), bool)
     contact = np.ones((size, size), np.float32)
-    for item in placed:
-        # The shadow of the ball that holds the part, as a box on the ground, as a window in the picture.
-        length = item.centre[1] / sun[1]
-        middle = item.centre - sun * length
-        reach = item.reach * (1.05 + spread * 2) + spread * length
-        stretch = reach / sun[1]
-        flat = np.array([sun[0], 0, sun[2]]) / np.hypot(sun[0], sun[2])
-        over = np.array([-flat[2], 0, flat[0]])
-        box = np.array([middle + a * stretch * flat + b * reach * over for a in (-1, 1) for b in (-1, 1)])
-        box[:, 1] = 0
-        view = camera.project(box)
-        columns = span(view[:, 0].min(), view[:, 0].max(), size)
-        rows = span(-view[:, 1].max(), -view[:, 1].min(), size)
+    lamps = tuple(lamps.T[:, :, None, None])
+    for item, (left, right, bottom, upper) in zip(placed, _shadow_windows(placed, sun, camera, spread), strict=True):
+        columns, rows = span(left, right, size), span(-upper, -bottom, size)
+        rows = slice(max(rows.start, top), rows.stop)
         if columns.start >= columns.stop or rows.start >= rows.stop:
             continue
         shift = (
@@ -49,14 +50,28 @@ def shadow(placed: list[Placed], sun: np.ndarray, camera: Camera, size: int, spr
             z[rows] - np.float32(item.centre[2]),
         )
         origin = local(item.back, shift)
-        direction = local(item.back, (lamps[:, 0, None, None], lamps[:, 1, None, None], lamps[:, 2, None, None]))
-        hidden[:, rows, columns] |= np.isfinite(item.part.solid.hit(origin, direction))
+        hidden[:, rows, columns] |= item.part.solid.blocks(origin, local(item.back, lamps))
         if item.centre[1] < item.reach * 1.6:
-            square = (x - item.centre[0]) ** 2 + (z - item.centre[2]) ** 2 + max(item.centre[1], 0.02) ** 2
+            square = (x[top:] - item.centre[0]) ** 2 + (z[top:] - item.centre[2]) ** 2 + max(item.centre[1], 0.02) ** 2
             radius = item.reach * 0.8
-            contact *= 1 - 0.55 * np.minimum(radius**2 / square.astype(np.float32), 1) ** 2
+            contact[top:] *= 1 - 0.55 * np.minimum(radius**2 / square.astype(np.float32), 1) ** 2
     lit = 1 - hidden.mean(0, dtype=np.float32)
     return np.stack([_soften(lit), contact])
+
+
+def _shadow_windows(placed: list[Placed], sun: np.ndarray, camera: Camera, spread: float) -> list[list[float]]:
+    """Return left, right, bottom, top in the picture of the shadow on the ground of each part's ball."""
+    centres = np.array([item.centre for item in placed])
+    length = centres[:, 1] / sun[1]
+    middle = centres - sun * length[:, None]
+    reach = np.array([item.reach for item in placed]) * (1.05 + spread * 2) + spread * length
+    flat = np.array([sun[0], 0, sun[2]]) / np.hypot(sun[0], sun[2])
+    over = np.array([-flat[2], 0, flat[0]])
+    along, across = (reach / sun[1])[:, None] * flat, reach[:, None] * over
+    box = np.stack([middle + a * along + b * across for a in (-1, 1) for b in (-1, 1)])
+    box[..., 1] = 0
+    view = camera.project(box)
+    return np.concatenate([view.min(0), view.max(0)], -1)[:, [0, 2, 1, 3]].tolist()
 
 
 def _soften(field: np.ndarray) -> np.ndarray:
@@ -71,10 +86,7 @@ def backdrop(scene: Scene, camera: Camera, lit: np.ndarray, contact: np.ndarray,
     light = ground.LIGHTS[scene.time]
     count = size * COARSE
     across, up = axis(size, COARSE)[None, :], -axis(size, COARSE)[:, None]
-    rim = float(camera.project(np.array([0.0, 0.0, -scene.edge]))[1])
-    rows = span(-1, rim, count)
-    first = count - (rows.stop - rows.start)  # the first row of the surface; above it is the sky
-    first = int(np.clip(first, 0, count))
+    first, rim = horizon(scene, camera, count)
     picture = np.empty((count, count, 3), np.float32)
     eye, forward, above = camera.eye, camera.forward, camera.up
     below = up[first:]

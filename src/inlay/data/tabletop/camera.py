@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +34,12 @@ class Camera:
         factor = DISTANCE / (away @ self.forward)
         return np.stack([away[..., 0] * factor, away @ self.up * factor], -1)
 
-    def window(self, centre: np.ndarray, radius: float) -> tuple[float, float, float, float]:
-        """Return left, right, bottom, top of a ball in the picture, a little too wide."""
-        depth = float((centre - self.eye) @ self.forward)
-        x, y = self.project(centre)
-        half = DISTANCE * radius / max(depth - radius, 0.2)
-        return x - half, x + half, y - half, y + half
+    def windows(self, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        """Return left, right, bottom, top [n, 4] in the picture, a little too wide, of n balls: [n, 3] and [n]."""
+        depth = (centres - self.eye) @ self.forward
+        x, y = self.project(centres).T
+        half = DISTANCE * radii / np.maximum(depth - radii, 0.2)
+        return np.stack([x - half, x + half, y - half, y + half], -1)
 
 
 def axis(size: int, samples: int) -> np.ndarray:
@@ -48,8 +49,8 @@ def axis(size: int, samples: int) -> np.ndarray:
 
 def span(low: float, high: float, count: int) -> slice:
     """Return the samples of an axis of `count` that lie between two picture coordinates."""
-    start = int(np.floor((low + 1) / 2 * count))
-    stop = int(np.ceil((high + 1) / 2 * count)) + 1
+    start = math.floor((low + 1) / 2 * count)
+    stop = math.ceil((high + 1) / 2 * count) + 1
     return slice(min(max(start, 0), count), min(max(stop, 0), count))
 
 

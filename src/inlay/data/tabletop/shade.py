@@ -47,20 +47,20 @@ class Coats:
 
 
 def _coats(placed: list[Placed], owner: np.ndarray, point: tuple) -> Coats:
-    """Return what lies at points of known parts."""
+    """Return what lies at points that are sorted by their part."""
     count = owner.size
     paint = np.empty((count, 3), np.float32)
     normal = np.empty((3, count), np.float32)
     shine, glow, metal = np.empty(count, np.float32), np.zeros(count, np.float32), np.zeros(count, bool)
-    order = np.argsort(owner, kind="stable")
-    stops = np.searchsorted(owner[order], np.arange(len(placed) + 1))
-    for index, item in enumerate(placed):
-        mine = order[stops[index] : stops[index + 1]]
-        if not mine.size:
+    stops = np.searchsorted(owner, np.arange(len(placed) + 1)).tolist()
+    for item, start, stop in zip(placed, stops, stops[1:], strict=False):
+        mine = slice(start, stop)
+        if start == stop:
             continue
         shift = tuple(p[mine] - float(c) for p, c in zip(point, item.centre, strict=True))
         inside = local(item.back, shift)
-        normal[:, mine] = local(item.outward, item.part.solid.normal(*inside))
+        for axis_normal, found in zip(normal, local(item.outward, item.part.solid.normal(*inside)), strict=True):
+            axis_normal[mine] = found
         base = ground.linear(np.array(item.part.paint, np.float32))
         if item.part.pattern == "plain":
             paint[mine] = base
@@ -88,7 +88,7 @@ def _free(placed: list[Placed], point: tuple, normal: np.ndarray, asked: np.ndar
         if some.size:
             origin = local(item.back, tuple(p[some] for p in away))
             direction = tuple(np.float32(d) for d in item.back @ sun)
-            free[some] &= ~np.isfinite(item.part.solid.hit(origin, direction))
+            free[some] &= ~item.part.solid.blocks(origin, direction)
     result = np.ones(asked.size, bool)
     result[ask] = free
     return result
@@ -100,6 +100,8 @@ def shade(placed: list[Placed], sight: Sight, scene: Scene, camera: Camera, size
     sun = ground.sun_direction(scene.time, scene.sun)
     shape = sight.depth.shape
     lines, cols = np.nonzero(sight.owner >= 0)
+    order = np.argsort(sight.owner[lines, cols], kind="stable")
+    lines, cols = lines[order], cols[order]
     owner, t = sight.owner[lines, cols], sight.depth[lines, cols]
     u, v = axis(size, FINE)[sight.columns][cols], -axis(size, FINE)[sight.rows][lines]
     eye, forward, above = camera.eye.tolist(), camera.forward.tolist(), camera.up.tolist()

@@ -6,7 +6,10 @@ against each other) in the solid's own frame; the answer is the ray parameter of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -39,8 +42,8 @@ class Round:
         squares = np.maximum(self.a + self.b * heights + self.c * heights**2, 0) + heights**2
         return float(np.sqrt(squares.max())) * 1.02
 
-    def hit(self, origin: Rays, direction: Rays) -> np.ndarray:
-        """Return where rays first meet the body."""
+    def _meetings(self, origin: Rays, direction: Rays) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield where rays meet each surface, the side twice, and which of these meetings are real."""
         ox, oy, oz = origin
         dx, dy, dz = direction
         square = dx * dx + dz * dz - self.c * dy * dy
@@ -49,19 +52,33 @@ class Round:
         root = np.sqrt(half * half - square * rest)  # nan where the ray misses: every comparison is then false
         inverse = 1 / square
         one, two = (-half - root) * inverse, (-half + root) * inverse
-        best = np.full(np.shape(one), np.inf, np.float32)
         for t in (one, two):
             y = oy + t * dy
-            valid = (y >= self.low) & (y <= self.high) & (t > NEAREST) & (t < best)
-            np.copyto(best, t, where=valid)
+            yield t, (y >= self.low) & (y <= self.high) & (t > NEAREST)
         for y, present in ((self.low, self.floor), (self.high, self.lid)):
             limit = self.a + self.b * y + self.c * y * y
             if present and limit > 1e-5:
                 t = (y - oy) / dy
                 x, z = ox + t * dx, oz + t * dz
-                valid = (x * x + z * z <= limit) & (t > NEAREST) & (t < best)
-                np.copyto(best, t, where=valid)
+                yield t, (x * x + z * z <= limit) & (t > NEAREST)
+
+    def hit(self, origin: Rays, direction: Rays) -> np.ndarray:
+        """Return where rays first meet the body."""
+        meetings = self._meetings(origin, direction)
+        t, real = next(meetings)
+        best = np.where(real, t, np.float32(np.inf))
+        for t, real in meetings:
+            real &= t < best
+            np.copyto(best, t, where=real)
         return best
+
+    def blocks(self, origin: Rays, direction: Rays) -> np.ndarray:
+        """Return which rays meet the body at all."""
+        meetings = self._meetings(origin, direction)
+        _, blocked = next(meetings)
+        for _, real in meetings:
+            blocked |= real
+        return blocked
 
     def normal(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the outward normal, not yet of unit length, at points of the surface."""
@@ -92,16 +109,25 @@ class Faces:
         """Return the radius of a ball about the origin that holds the body."""
         return self.radius
 
-    def hit(self, origin: Rays, direction: Rays) -> np.ndarray:
-        """Return where rays first meet the body."""
-        enter, leave = np.float32(NEAREST), np.float32(1e6)
-        for (nx, ny, nz), offset in zip(self.normals, self.offsets, strict=True):
-            towards = direction[0] * nx + direction[1] * ny + direction[2] * nz
-            gap = offset - (origin[0] * nx + origin[1] * ny + origin[2] * nz)
-            t = gap / towards
+    def _stay(self, origin: Rays, direction: Rays) -> tuple[np.ndarray, np.ndarray]:
+        """Return where rays have entered all half spaces, and where they first leave one."""
+        enter, leave = np.full((), NEAREST, np.float32), np.full((), 1e6, np.float32)
+        for normal, offset in zip(self.normals, self.offsets, strict=True):
+            towards = _along(direction, normal)
+            t = (offset - _along(origin, normal)) / towards
             enter = np.where(towards < 0, np.maximum(enter, t), enter)
             leave = np.where(towards > 0, np.minimum(leave, t), leave)
+        return enter, leave
+
+    def hit(self, origin: Rays, direction: Rays) -> np.ndarray:
+        """Return where rays first meet the body."""
+        enter, leave = self._stay(origin, direction)
         return np.where(enter < leave, enter, np.float32(np.inf))
+
+    def blocks(self, origin: Rays, direction: Rays) -> np.ndarray:
+        """Return which rays meet the body at all."""
+        enter, leave = self._stay(origin, direction)
+        return enter < leave
 
     def normal(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the outward normal at points of the surface: that of the face that lies nearest."""
@@ -156,6 +182,10 @@ class Ring:
         best[near] = np.where((gap < 0.03 * self.small) & (t < stop + self.small) & (t > 0), t * inverse, np.inf)
         return best
 
+    def blocks(self, origin: Rays, direction: Rays) -> np.ndarray:
+        """Return which rays meet the body at all."""
+        return np.isfinite(self.hit(origin, direction))
+
     def normal(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the outward normal, not yet of unit length, at points of the surface."""
         factor = 1 - self.large / np.maximum(np.sqrt(x * x + z * z), 1e-6)
@@ -168,6 +198,12 @@ class Ring:
 
 
 Solid = Round | Faces | Ring
+
+
+def _along(vectors: Rays, normal: tuple[float, float, float]) -> np.ndarray:
+    """Return `vectors @ normal` without the terms that are 0, of which normals of boxes have two."""
+    pairs = zip(vectors, normal, strict=True)
+    return reduce(add, (part if weight == 1 else part * weight for part, weight in pairs if weight))
 
 
 def ball(radius: float, height: float | None = None, low: float = -1.0, high: float = 1.0) -> Round:

@@ -32,7 +32,7 @@ class Sight:
 def look(placed: list[Placed], camera: Camera, size: int) -> Sight:
     """Return what is seen of the parts in a picture of `size` pixels a side."""
     count = size * FINE
-    windows = np.array([camera.window(item.centre, item.reach) for item in placed])
+    windows = camera.windows(np.array([item.centre for item in placed]), np.array([item.reach for item in placed]))
     columns = span(windows[:, 0].min(), windows[:, 1].max(), count)
     rows = span(-windows[:, 3].max(), -windows[:, 2].min(), count)
     columns = slice(columns.start // FINE * FINE, -(-columns.stop // FINE) * FINE)
@@ -40,7 +40,7 @@ def look(placed: list[Placed], camera: Camera, size: int) -> Sight:
     across, up = axis(size, FINE), -axis(size, FINE)
     shape = (rows.stop - rows.start, columns.stop - columns.start)
     depth, owner = np.full(shape, np.inf, np.float32), np.full(shape, -1, np.int16)
-    for index, (item, (left, right, bottom, top)) in enumerate(zip(placed, windows, strict=True)):
+    for index, (item, (left, right, bottom, top)) in enumerate(zip(placed, windows.tolist(), strict=True)):
         cols, lines = span(left, right, count), span(-top, -bottom, count)
         if cols.start >= cols.stop or lines.start >= lines.stop:
             continue
