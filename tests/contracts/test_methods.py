@@ -44,6 +44,8 @@ ONCE = [VARIANTS["full"][0], *VARIANTS["textual_inversion"]]
 QUICK = {methods[0] for methods in VARIANTS.values()}
 """The others take minutes together and are slow."""
 PARTNERS = {"adapter", "full", "lora"}
+SINGLE = {"boft", "c3a", "fourierft", "hra", "tlora", "waveft"}
+"""Methods that compute in float32 whatever they are given."""
 
 
 def relatives(first: Method, second: Method) -> set[str]:
@@ -264,6 +266,49 @@ def test_disabled_is_the_base_also_after_an_exception(method: Method):
     assert torch.equal(outputs(components), tuned)
     outputs(components).square().mean().backward()
     assert all(parameter.grad is not None for parameter in attachment.parameters().values())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=[] if method in QUICK else pytest.mark.slow, id=described(method))
+        for method in EVERY
+        if not getattr(method, "dora", False)  # which takes the norms that it divides by for constants
+    ],
+)
+def test_gradients_are_how_the_outputs_change(method: Method):
+    """Of each kind of tensor, the slope along its gradient is the gradient's length.
+
+    By central differences. Rounding limits small steps and curvature large ones, so the best of three counts.
+    """
+    components = tiny()
+    attachment = attach(method, components)
+    perturb(attachment, size=0.05)
+    single = method.name in SINGLE  # pyright: ignore[reportAttributeAccessIssue]
+    if not single:
+        for part in components.values():
+            part.double()
+        for parameter in attachment.parameters().values():
+            parameter.data = parameter.data.double()
+    outputs(components).double().square().mean().backward()
+    kinds: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in attachment.parameters().items():
+        kinds.setdefault(name.rpartition(".")[2], []).append(parameter)
+    for kind, parameters in kinds.items():
+        length = torch.stack([parameter.grad.double().square().sum() for parameter in parameters]).sum().sqrt().item()  # pyright: ignore[reportOptionalMemberAccess]
+        errors = []
+        for step in (1e-1, 1e-2, 1e-3) if single else (1e-3, 1e-4, 1e-5):
+            found = []
+            with torch.no_grad():
+                before = [parameter.clone() for parameter in parameters]
+                for sign in (step, -step):
+                    for parameter, value in zip(parameters, before, strict=True):
+                        parameter.copy_(value + sign / length * parameter.grad)
+                    found.append(outputs(components).double().square().mean().item())
+                for parameter, value in zip(parameters, before, strict=True):
+                    parameter.copy_(value)
+            errors.append(abs((found[0] - found[1]) / (2 * step) / length - 1))
+        assert min(errors) < (5e-4 if single else 1e-5), (kind, errors)
 
 
 @every_method

@@ -24,7 +24,7 @@ from inlay.run.load import validate
 from inlay.run.plan import make_plan
 from inlay.run.reporter import Silent
 from inlay.run.start import start_files
-from tests.artifacts.specimens import low_rank
+from tests.artifacts.specimens import hadamard, low_rank
 
 LORA = "pytorch_lora_weights.safetensors"
 
@@ -163,6 +163,21 @@ def test_a_lora_of_another_program_is_trained_further(make, tmp_path, tiny_base,
     assert digest == (parts[0] if len(parts) == 1 else hashlib.sha256(b"".join(p.digest() for p in parts))).hexdigest()
 
 
+def test_a_loha_of_another_program_is_trained_further(make, tmp_path, tiny_base):
+    model = base_blueprint(BaseSettings(model=str(tiny_base)))
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    path = tmp_path / "style.safetensors"
+    theirs = hadamard(model.shapes[name], rank=2, alpha=1.0)
+    FORMATS["lycoris"].write(path, Updates({name: theirs}), [model])
+    listener = Listener()
+    execute(make({"name": "loha", "rank": 3}, start_from=str(path), steps=1, rate=1e-9), tmp_path / "on", listener)
+    assert any("lacks 31 of the layers that are trained; they begin anew" in note for note in listener.notes)
+    begun = FORMATS["inlay"].read(tmp_path / "on" / "loha.safetensors", [model]).layers
+    torch.testing.assert_close(
+        begun[name].delta(model.shapes[name]), theirs.delta(model.shapes[name]), rtol=1e-4, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.result == "adapter"])
 def test_every_method_that_saves_a_file_fits_its_own(make, tmp_path, name):
     settings = {"method": {"name": name}, "prompt": "a photo of <new> dog"}
@@ -188,16 +203,17 @@ def test_what_does_not_fit_is_refused_before_any_work(make, first, tmp_path, tin
     assert "but the run trains lora; give one for each" in found
     foreign = tmp_path / "foreign.safetensors"
     save_file(load_file(first / LORA), foreign)
-    assert "not a file that says" in refused(ArtifactError, start_from=str(foreign), method="loha")
+    assert "not a file that says" in refused(ArtifactError, start_from=str(foreign), method="oft")
+    assert "the method loha cannot hold this: unet." in refused(ArtifactError, start_from=str(foreign), method="loha")
     with safe_open(first / LORA, framework="pt") as file:
         metadata = file.metadata()
     cut = load_file(first / LORA)
     cut.pop(next(iter(cut)))
     save_file(cut, foreign, metadata)
     assert "does not fit here" in refused(ArtifactError, start_from=str(foreign))
-    hada = {"name": "loha", "rank": 2}
-    execute(make(hada, steps=1), tmp_path / "loha")
-    found = refused(ArtifactError, start_from=str(tmp_path / "loha"), method={**hada, "rank": 3})
+    hira = {"name": "hira", "rank": 2}
+    execute(make(hira, steps=1), tmp_path / "hira")
+    found = refused(ArtifactError, start_from=str(tmp_path / "hira"), method={**hira, "rank": 3})
     assert "was trained with method.rank=2, not 3. Make them the same" in found
     foreign.write_bytes(foreign.read_bytes()[:3000])
     assert f"start_from: {foreign}: not a safetensors file" in refused(ArtifactError, start_from=str(foreign))

@@ -25,8 +25,13 @@ class C3A(PeftMethod):
     learning_rate: ClassVar[float] = 1e-1
 
     def wrappers(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+        from inlay.methods.circulant import Circulant
+
         refuse_uneven("block_size", self.block_size, layers, ("inputs", "outputs"))
-        return super().wrappers(layers)
+        wrapped = super().wrappers(layers)
+        for wrapper in wrapped.values():
+            wrapper.__class__ = Circulant
+        return wrapped
 
     def peft_config(self, names: list[str], pattern: str) -> C3AConfig:
         from peft import C3AConfig

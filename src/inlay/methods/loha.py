@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +12,7 @@ from inlay.methods.targets import Kind
 
 if TYPE_CHECKING:
     from peft import LoHaConfig
+    from torch import nn
 
 
 class LoHa(PeftMethod):
@@ -32,6 +34,16 @@ class LoHa(PeftMethod):
     file_name: ClassVar[str] = "loha.safetensors"
     learning_rate: ClassVar[float] = 2e-3
     wraps: ClassVar[Kind] = "convolutional"
+
+    def wrappers(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+        wrapped = super().wrappers(layers)
+        if self.effective_conv2d:
+            from inlay.methods.cored_product import CoredConv2d
+
+            for wrapper in wrapped.values():
+                if wrapper.hada_t1:
+                    wrapper.__class__ = CoredConv2d
+        return wrapped
 
     def peft_config(self, names: list[str], pattern: str) -> LoHaConfig:
         from peft import LoHaConfig

@@ -153,9 +153,9 @@ class RunConfig(JobConfig):
     """Further methods that train beside it."""
     start_from: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """Saved results to go on training, instead of beginning at the base: run directories, or files that inlay wrote
-    with the same settings of the method; for `lora` any LoRA that is read, of other programs too, of the same or a
-    lower rank. One for each method, in their order; the directory of a stack gives all of its. A whole tuned model is a
-    `base` instead."""
+    with the same settings of the method; for `lora`, `loha` and `lokr` any LoRA, LoHa or LoKr that is read, of other
+    programs too, of the same or a lower rank. One for each method, in their order; the directory of a stack gives all
+    of its. A whole tuned model is a `base` instead."""
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -12,10 +12,11 @@ from inlay.base.contract import Base
 from inlay.base.weights import hash_of
 from inlay.errors import ArtifactError, ConfigError
 from inlay.files import read_tensors
-from inlay.methods import Attachment, Lora, Method
+from inlay.methods import Attachment, LoHa, LoKr, Lora, Method
 from inlay.run.adapters import stored_method
 from inlay.run.config import JobConfig, RunConfig
 from inlay.run.merge import files_of
+from inlay.run.start_factors import begin_with_factors, read_factors, refuse_factors
 from inlay.run.start_lora import begin_with, read_loras, refuse_lora
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class _Beginning:
 
 
 def _beginning(attachment: Attachment, path: Path, config: JobConfig) -> _Beginning:
-    """Return what a method begins with: a file that inlay wrote with the same settings as it is, else any LoRA.
+    """Return what a method begins with: a file that inlay wrote with the same settings as it is, else what fits of any.
 
     Raises:
         ArtifactError: as :func:`check_start`.
@@ -112,6 +113,12 @@ def _beginning(attachment: Attachment, path: Path, config: JobConfig) -> _Beginn
             refuse_lora(found, method, state, path)
             trained = sum(name.endswith(".lora_A.weight") for name in state)
             return _Beginning(begin_with(found, method, state), header, trained - len(found))
+        if isinstance(method, LoHa | LoKr) and (stored is None or differing):
+            factors, header = read_factors(path, config.base, method)
+            state = attachment.state()
+            refuse_factors(factors, method, state, path, config.base)
+            trained = len({name.rpartition(".")[0] for name in state})
+            return _Beginning(begin_with_factors(factors, method, state), header, trained - len(factors))
         if stored is not None and differing == []:
             tensors, header = read_tensors(path)
             try:

@@ -8,7 +8,7 @@ run that starts from such a file computes at step 0 what the file does.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def read_updates(path: Path, base: BaseSettings, method: str) -> Updates:
+    """Return the changes of layers that a file of any format holds.
+
+    Raises:
+        ArtifactError: it cannot be read, holds something else than the method's, or does not fit the base.
+    """
+    one = FORMATS[recognise(path)]
+    contents = one.read(path, [base_blueprint(base)])
+    if not isinstance(contents, Updates):
+        raise ArtifactError(f"{path}: holds {one.contents}, but the method is {method}")
+    return contents
+
+
 def read_loras(path: Path, base: BaseSettings) -> tuple[dict[str, LowRank], Mapping[str, str]]:
     """Return the LoRAs of a file of any format, by layer, and its header.
 
     Raises:
         ArtifactError: it cannot be read, holds something else, or does not fit the base.
     """
-    one = FORMATS[recognise(path)]
-    contents = one.read(path, [base_blueprint(base)])
-    if not isinstance(contents, Updates):
-        raise ArtifactError(f"{path}: holds {one.contents}, but the method is lora")
-    return loras(contents, "the method lora", str(path)), contents.metadata
+    updates = read_updates(path, base, "lora")
+    return loras(updates, "the method lora", str(path)), updates.metadata
+
+
+def outside(layers: Collection[str], trained: Collection[str]) -> list[str]:
+    """Return a complaint of the layers of a file that a run does not train, with settings that do; or nothing."""
+    found = [layer for layer in layers if layer not in trained]
+    if not found:
+        return []
+    parts = {layer.startswith("unet.") for layer in found}
+    advice = _advice([layer for layer in layers if layer.startswith("unet.") in parts])
+    return [f"changes {len(found)} layers that the run does not train ({some(found)}){advice}"]
 
 
 def refuse_lora(files: Mapping[str, LowRank], method: Lora, names: Mapping[str, object], path: Path) -> None:
@@ -52,12 +72,8 @@ def refuse_lora(files: Mapping[str, LowRank], method: Lora, names: Mapping[str, 
         ArtifactError: it lacks a layer of the file, has a lower rank, or has DoRA's magnitudes where the file has none
             or the other way round; with the settings that would do.
     """
-    wrong = []
-    outside = [layer for layer in files if f"{layer}.lora_A.weight" not in names]
-    if outside:
-        parts = {layer.startswith("unet.") for layer in outside}
-        advice = _advice([layer for layer in files if layer.startswith("unet.") in parts])
-        wrong.append(f"changes {len(outside)} layers that the run does not train ({some(outside)}){advice}")
+    ending = ".lora_A.weight"
+    wrong = outside(files, {name.removesuffix(ending) for name in names if name.endswith(ending)})
     largest = max(files, key=lambda layer: files[layer].rank)
     if files[largest].rank > method.rank:
         wrong.append(f"has rank {files[largest].rank} at {largest}, more than method.rank={method.rank}")
