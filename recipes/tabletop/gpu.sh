@@ -20,12 +20,15 @@ JUDGE_SECONDS=${JUDGE_SECONDS:-45}
 REFINE_SECONDS=${REFINE_SECONDS:-60}    # the image side alone, beside the denoiser
 SETUP_SECONDS=${SETUP_SECONDS:-60}      # what a script takes at most beyond its training: loading, measuring
 PREPARE_SECONDS=${PREPARE_SECONDS:-70}  # what the denoiser's run takes beyond its training: captions, saving
+FINISH_SHARE=${FINISH_SHARE:-33}        # per cent of the denoiser's training that finish.yaml gets, as on CPUs
+FINISH_PREPARE_SECONDS=${FINISH_PREPARE_SECONDS:-45}
 QUALITY_SECONDS=${QUALITY_SECONDS:-75}  # export, quality and card
 CLIP_BATCH=${CLIP_BATCH:-1024}
 DECODER_BATCH=${DECODER_BATCH:-64}
 JUDGE_BATCH=${JUDGE_BATCH:-256}
 DENOISER_BATCH=${DENOISER_BATCH:-1024}
 DENOISER_RATE=${DENOISER_RATE:-1.5e-3}
+FINISH_RATE=${FINISH_RATE:-1e-3}
 QUALITY_OPTIONS=${QUALITY_OPTIONS:-}    # of quality.py
 
 BUILD=build/tabletop
@@ -58,7 +61,7 @@ collect() {
   mkdir -p "$OUT"
   rm -f "$OUT"/base.tar.*
   # In parts, for ways back that limit the size of a file.
-  tar c "$BASE" "$JUDGE" "$RESULTS" "$LOGS" $(ls -d $BUILD/denoiser/{record.json,trace.jsonl} 2>/dev/null) |
+  tar c "$BASE" "$JUDGE" "$RESULTS" "$LOGS" $(ls -d $BUILD/{denoiser,finish}/{record.json,trace.jsonl} 2>/dev/null) |
     split -b 15M -d - "$OUT/base.tar."
   cp "$LOGS/stages.txt" "$OUT"
   for file in "$RESULTS"/{quality.json,samples.png}; do
@@ -68,6 +71,8 @@ collect() {
 
 INLAY=("$PYTHON" -c 'import sys; from inlay.cli.main import main; sys.exit(main())')
 DENOISER=(pretrain recipes/tabletop/denoiser.yaml "data.count=$IMAGES" data.validation=128 preview.every=null)
+FINISH=(tune recipes/tabletop/finish.yaml "data.count=$IMAGES" data.validation=128 preview.pictures=1)
+BY_CLOCK=("train.batch_size=$DENOISER_BATCH" train.checkpoint_every=null train.validate_every=1000000)
 
 # Draws the denoiser's pictures and keeps their latents and masks while the others train: the encoder is known before
 # the decoder has learnt anything. Captions do not matter to latents; one for all keeps this short.
@@ -114,22 +119,27 @@ wait "$judge" && cp $BUILD/classifier/{model.safetensors,config.json} $JUDGE/
 wait
 must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
 
-seconds=$(($(left) - PREPARE_SECONDS - QUALITY_SECONDS))
+seconds=$(($(left) - PREPARE_SECONDS - FINISH_PREPARE_SECONDS - QUALITY_SECONDS))
 ((seconds >= 3)) || { echo "no time is left for the denoiser" && exit 1; }
 stage refine $((REFINE_SECONDS + SETUP_SECONDS)) "$PYTHON" recipes/tabletop/clip.py --threads 2 --images "$IMAGES" \
   --batch "$CLIP_BATCH" --steps 1000000 --seconds "$REFINE_SECONDS" --rate 5e-4 --refine $BUILD/clip/model \
   --out $BUILD/clip-refined --results $RESULTS/clip-refined.json &
 refine=$!
-must denoiser $(($(left) - 20)) "${INLAY[@]}" "${DENOISER[@]}" "train.batch_size=$DENOISER_BATCH" \
-  "train.learning_rate=$DENOISER_RATE" "train.minutes=$(awk "BEGIN { print $seconds / 60 }")" \
-  train.checkpoint_every=null train.validate_every=1000000
-"$PYTHON" recipes/tabletop/denoiser.py >$LOGS/account.log 2>&1
+minutes() { echo "train.minutes=$(awk "BEGIN { print $1 / 60 }")"; }
+must denoiser $(($(left) - 20)) "${INLAY[@]}" "${DENOISER[@]}" "${BY_CLOCK[@]}" "train.learning_rate=$DENOISER_RATE" \
+  "$(minutes $((seconds * (100 - FINISH_SHARE) / 100)))"
 # The refined image side is kept where it finds more, in the worse direction, than the one that learnt with the text.
 wait "$refine" && "$PYTHON" -c 'import json, sys
 worse = [min(json.load(open(path))["test"][way] for way in ("image_to_text", "text_to_image")) for path in sys.argv[1:]]
 print("retrieval before and after refining", worse)
 sys.exit(worse[1] <= worse[0])' $RESULTS/clip.json $RESULTS/clip-refined.json ||
   rm -rf $BUILD/clip-refined $RESULTS/clip-refined.json
+must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
+# What is exported is tuned; without that it ships as it is.
+seconds=$(($(left) - FINISH_PREPARE_SECONDS - QUALITY_SECONDS))
+((seconds >= 3)) && stage finish $(($(left) - 20)) "${INLAY[@]}" "${FINISH[@]}" "${BY_CLOCK[@]}" \
+  "train.learning_rate=$FINISH_RATE" "$(minutes "$seconds")" || rm -rf $BUILD/finish
+"$PYTHON" recipes/tabletop/denoiser.py >$LOGS/account.log 2>&1
 must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
 collect
 stage quality $(($(left) + 20)) "$PYTHON" recipes/tabletop/quality.py --threads "$CORES" $QUALITY_OPTIONS &&

@@ -16,6 +16,7 @@ from inlay.study.table import Row, load_table
 
 RESULTS = Path(__file__).parents[2] / "studies" / "positions" / "results"
 SUBJECTS, DREAMBOOTH, FINETUNING = RESULTS / "subjects", RESULTS / "dreambooth", RESULTS / "finetuning"
+SPACE = RESULTS / "space"
 NUMBER = re.compile(r"(\d+\.?\d*(?:e-?\d+)?)")
 BASE = {"pip": 0.3953, "rolo": 0.2864, "momo": 0.3012}
 """CLIP-I of the base's own pictures with the same noise: its mean is where every pair starts."""
@@ -118,6 +119,110 @@ def test_the_report_comes_out_of_the_records_as_it_is_committed(rows, tmp_path):
     assert "Which input is best depends on the task (p = 0.017)" in said
     assert "it cannot be told from CA_out, FFN_out and Trans_out" in said
     assert "about 83 runs of each would be needed" in said
+
+
+@pytest.fixture(scope="module")
+def space():
+    return load_table(SPACE)
+
+
+def mean_where(rows, **levels):
+    """Return the mean CLIP-I of the runs that have these levels of factors."""
+    found = [row.metrics["clip_i"] for row in rows if levels.items() <= row.factors.items()]
+    assert found
+    return sum(found) / len(found)
+
+
+def test_the_whole_space_was_run_and_agrees_with_the_subjects(space, rows):
+    assert len(space) == 320
+    assert {row.status for row in space} == {"done"}
+    records = [json.loads(path.read_text()) for path in SPACE.glob("cells/*/record.json")]
+    assert len(records) == 320
+    assert {round(record["evaluation"]["history"][0]["metrics"]["clip_i"], 4) for record in records} == {BASE["pip"]}
+    published = {
+        (row.factors["input"], row.factors["output"]): row.metrics["clip_i"]
+        for row in space
+        if row.factors["activation"] == "relu" and row.factors["scale"] == 1
+    }
+    again = {
+        (row.factors["input"], row.factors["output"]): row.metrics["clip_i"]
+        for row in rows
+        if row.task == "pip" and row.seed == 0
+    }
+    assert len(published) == 20
+    assert published == again
+
+
+@pytest.mark.parametrize(
+    ("factor", "with_sigmoid", "without"),
+    [
+        ("input", (9, 310, 11.35, 0.248), (9, 230, 19.0, 0.426)),
+        ("output", (6, 313, 13.26, 0.203), (6, 233, 11.52, 0.229)),
+        ("activation", (3, 316, 36.40, 0.257), (2, 237, 0.138, 0.001)),
+        ("scale", (3, 316, 4.97, 0.045), (3, 236, 3.38, 0.041)),
+    ],
+)
+def test_without_sigmoid_the_input_has_the_largest_f(space, factor, with_sigmoid, without):
+    for expected, chosen in (
+        (with_sigmoid, space),
+        (without, [row for row in space if row.factors["activation"] != "sigmoid"]),
+    ):
+        names = {
+            name: [str(row.factors[name]) for row in chosen] for name in ("input", "output", "activation", "scale")
+        }
+        found = one_way(make_sample([row.metrics["clip_i"] for row in chosen], names), factor)
+        freedom, rest, f, eta = expected
+        assert (found.freedom, len(chosen) - 1 - found.freedom) == (freedom, rest)
+        assert found.f == pytest.approx(f, rel=0.005)
+        assert found.effect.eta_squared == pytest.approx(eta, abs=5e-4)
+
+
+def test_means_and_best_runs_of_the_space(space, means):
+    for levels, mean in (
+        ({"activation": "sigmoid"}, 0.474),
+        ({"activation": "relu"}, 0.510),
+        ({"activation": "silu"}, 0.510),
+        ({"activation": "identity"}, 0.508),
+        ({"scale": 0.5}, 0.490),
+        ({"scale": 1}, 0.500),
+        ({"scale": 2}, 0.507),
+        ({"scale": 4}, 0.505),
+    ):
+        assert mean_where(space, **levels) == pytest.approx(mean, abs=5e-4)
+    pairs = means_of(space, "clip_i")
+    ordered = sorted(pairs, key=pairs.__getitem__, reverse=True)
+    first = [("SA_in", "CA_in"), ("CA_c", "CA_c"), ("CA_in", "CA_in")]
+    assert ordered[:3] == first
+    assert ordered.index(("CA_out", "FFN_in")) == 6
+    assert ordered[-1] == ("SA_out", "Trans_out")
+    ends = [*first, ordered[6], ordered[-1]]
+    assert [round(pairs[pair], 3) for pair in ends] == [0.533, 0.531, 0.528, 0.503, 0.439]
+    assert spearmanr([means[pair] for pair in pairs], list(pairs.values())).statistic == pytest.approx(0.80, abs=0.006)
+    runs = sorted(space, key=lambda row: row.metrics["clip_i"])
+    told = [(*row.factors.values(), round(row.metrics["clip_i"], 3)) for row in (runs[-1], runs[-2], runs[0])]
+    assert told == [
+        ("SA_in", "CA_in", "silu", 4, 0.565),
+        ("FFN_out", "Trans_out", "identity", 4, 0.564),
+        ("FFN_in", "FFN_in", "sigmoid", 0.5, 0.429),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("factor", "freedom", "f", "p", "eta"),
+    [("input", (9, 10), 1.083, 0.448, 0.494), ("output", (6, 13), 1.466, 0.264, 0.404)],
+)
+def test_over_the_pairs_of_one_subject_positions_show_nothing(space, factor, freedom, f, p, eta):
+    check_one_way(means_of(space, "clip_i"), factor, freedom, f, p, eta)
+
+
+def test_the_report_of_the_space_comes_out_of_its_records(space, tmp_path):
+    said = report_as_committed(SPACE, space, tmp_path)
+    assert "activation matters for clip_i (F(3, 207) = 261, p < 0.001)" in said
+    assert "output matters for clip_i (F(4, 207) = 170, p < 0.001)" in said
+    assert "input matters for clip_i (F(7, 207) = 117, p < 0.001)" in said
+    assert "scale matters for clip_i (F(3, 207) = 45.7, p < 0.001)" in said
+    assert "relu has the highest mean clip_i (0.510, 95 % interval 0.504 to 0.516), clearly better than sigmoid" in said
+    assert "Single runs scatter by 0.00973" in said
 
 
 def test_full_dreambooth_is_ahead_of_both_adapters_and_pays_for_it(tmp_path):

@@ -66,9 +66,12 @@ def refuse_factors(
     Raises:
         ArtifactError: it lacks a layer of the file, or has factors of other shapes; with the settings that would do.
     """
-    trained = {name.rpartition(".")[0] for name in fresh}
+    trained: dict[str, dict[str, Tensor]] = {}
+    for name, value in fresh.items():
+        layer, _, kind = name.rpartition(".")
+        trained.setdefault(layer, {})[kind] = value
     wrong = outside(files, trained)
-    unlike = [layer for layer in files if layer in trained and not _fits(files[layer], layer, fresh)]
+    unlike = [layer for layer in files if layer in trained and not _fits(files[layer], trained[layer])]
     if unlike:
         named = ", ".join(f"{name} {tuple(value.shape)}" for name, value in disassemble(files[unlike[0]]).items())
         advice = _loha(files) if method.name == "loha" else _lokr(files, base, path)
@@ -100,9 +103,9 @@ def begin_with_factors(
     return begun
 
 
-def _fits(update: Scaled, layer: str, fresh: Mapping[str, Tensor]) -> bool:
+def _fits(update: Scaled, ours: Mapping[str, Tensor]) -> bool:
+    """Whether a file's factors are those of a layer that is trained, but for lower ranks."""
     tensors = disassemble(update)
-    ours = {name.rpartition(".")[2]: value for name, value in fresh.items() if name.rpartition(".")[0] == layer}
     if tensors.keys() != ours.keys():
         return False
     return all(
