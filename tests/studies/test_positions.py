@@ -226,14 +226,15 @@ def test_the_report_of_the_space_comes_out_of_its_records(space, tmp_path):
     assert "Single runs scatter by 0.00973" in said
 
 
-def test_full_dreambooth_is_ahead_of_both_adapters_and_pays_for_it(tmp_path):
+def test_full_dreambooth_is_ahead_of_the_adapters_and_pays_for_it(tmp_path):
     compared = load_table(DREAMBOOTH)
-    assert len(compared) == 27
+    assert len(compared) == 36
     assert {row.status for row in compared} == {"done"}
     stated = {  # CLIP-I, CLIP-T, distance of the prior, share of copies
         "full": (0.557, 0.494, 3.38, 0.233),
         "CA_c_CA_c": (0.480, 0.511, 1.50, 0.0),
         "CA_out_FFN_in": (0.435, 0.531, 1.26, 0.0),
+        "SA_in_CA_in": (0.423, 0.529, 0.70, 0.0),
     }
     for method, expected in stated.items():
         mine = [row for row in compared if row.factors["method"] == method]
@@ -244,17 +245,28 @@ def test_full_dreambooth_is_ahead_of_both_adapters_and_pays_for_it(tmp_path):
         ]
         assert found == pytest.approx(expected, abs=0.005)
     said = report_as_committed(DREAMBOOTH, compared, tmp_path)
-    assert "method matters for clip_i (F(2, 16) = 44.6, p < 0.001)" in said
+    assert "method matters for clip_i (F(3, 22) = 27.0, p < 0.001)" in said
     assert (
-        "full has the highest mean clip_i (0.557, 95 % interval 0.538 to 0.577), clearly better than every other"
+        "full has the highest mean clip_i (0.557, 95 % interval 0.533 to 0.581), clearly better than every other"
         in said
     )
+
+
+def test_the_best_run_of_the_space_was_luck(space):
+    again = {
+        (row.task, row.seed): row.metrics["clip_i"]
+        for row in load_table(DREAMBOOTH)
+        if row.factors["method"] == "SA_in_CA_in"
+    }
+    assert again["pip", 0] == max(row.metrics["clip_i"] for row in space)
+    assert [round(again["pip", seed], 3) for seed in range(3)] == [0.565, 0.459, 0.433]
+    assert all(0.34 < value < 0.47 for place, value in again.items() if place != ("pip", 0))
 
 
 def test_the_learning_rates_that_were_found():
     events = [json.loads(line) for line in (DREAMBOOTH / "ledger.jsonl").read_text().splitlines()]
     found = {json.loads(one["group"])["method"]: one["level"] for one in events if one["event"] == "choice"}
-    assert found == {"full": 3e-4, "CA_c_CA_c": 3e-3, "CA_out_FFN_in": 3e-4}
+    assert found == {"full": 3e-4, "CA_c_CA_c": 3e-3, "CA_out_FFN_in": 3e-4, "SA_in_CA_in": 1e-3}
 
 
 def test_on_a_style_every_pair_ran_and_started_where_the_base_stands(styles):
