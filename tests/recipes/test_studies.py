@@ -53,7 +53,7 @@ def test_the_pairs_on_three_subjects():
 
 def test_full_dreambooth_is_tuned_on_a_subject_that_the_comparison_does_not_use():
     expansion = expand(read_study(ROOT / "studies/positions/dreambooth.yaml"))
-    assert (len(expansion.tuning), len(expansion.main)) == (3 * 6 * 2, 3 * 3 * 3)
+    assert (len(expansion.tuning), len(expansion.main)) == (4 * 6 * 2, 4 * 3 * 3)
     tuned, compared = ({cell.config.data.source for cell in cells} for cells in (expansion.tuning, expansion.main))
     assert not tuned & compared
 
