@@ -11,20 +11,25 @@ from inlay.data.tabletop.scene import Scene
 
 COARSE = 2
 """Samples along each side of a pixel for the surface and the sky."""
+LAMP = 0.09
+"""Half width of the light as seen from the things, which makes the shadows soft."""
 
 
-def horizon(scene: Scene, camera: Camera, count: int) -> tuple[int, float]:
+def _horizon(scene: Scene, camera: Camera, count: int) -> tuple[int, float]:
     """Return the first of `count` rows that shows the surface, with the sky above it, and its place in the picture."""
     rim = float(camera.project(np.array([0.0, 0.0, -scene.edge]))[1])
     rows = span(-1, rim, count)
     return count - (rows.stop - rows.start), rim
 
 
-def shadow(placed: list[Placed], sun: np.ndarray, camera: Camera, size: int, spread: float, top: int) -> np.ndarray:
+def shadow(placed: list[Placed], scene: Scene, camera: Camera, size: int) -> np.ndarray:
     """Return two shares, [2, size, size]: of direct light on the surface, and of ambient light near things.
 
-    Nothing is asked about the rows of pixels above `top`, where both are 1.
+    Both are 1 where only the sky is seen, whatever may stand there.
     """
+    sun = ground.sun_direction(scene.time, scene.sun)
+    # The row above the surface's first is blurred into it.
+    top = max(_horizon(scene, camera, size * COARSE)[0] // COARSE - 1, 0)
     across, up = axis(size, 1)[None, :], -axis(size, 1)[:, None]
     eye, forward, above = camera.eye, camera.forward, camera.up
     dy = np.minimum(forward[1] * DISTANCE + above[1] * up, -1e-3).astype(np.float32)
@@ -34,12 +39,12 @@ def shadow(placed: list[Placed], sun: np.ndarray, camera: Camera, size: int, spr
     side = np.cross(sun, [0.0, 1.0, 0.0])
     side /= np.linalg.norm(side)
     rise = np.cross(side, sun)
-    corners = np.array([(0.7, 0.35), (-0.35, 0.7), (-0.7, -0.35), (0.35, -0.7)]) * spread
+    corners = np.array([(0.7, 0.35), (-0.35, 0.7), (-0.7, -0.35), (0.35, -0.7)]) * LAMP
     lamps = np.stack([sun + a * side + b * rise for a, b in corners]).astype(np.float32)
     hidden = np.zeros((4, size, size), bool)
     contact = np.ones((size, size), np.float32)
     lamps = tuple(lamps.T[:, :, None, None])
-    for item, (left, right, bottom, upper) in zip(placed, _shadow_windows(placed, sun, camera, spread), strict=True):
+    for item, (left, right, bottom, upper) in zip(placed, _shadow_windows(placed, sun, camera), strict=True):
         columns, rows = span(left, right, size), span(-upper, -bottom, size)
         rows = slice(max(rows.start, top), rows.stop)
         if columns.start >= columns.stop or rows.start >= rows.stop:
@@ -59,12 +64,12 @@ def shadow(placed: list[Placed], sun: np.ndarray, camera: Camera, size: int, spr
     return np.stack([_soften(lit), contact])
 
 
-def _shadow_windows(placed: list[Placed], sun: np.ndarray, camera: Camera, spread: float) -> list[list[float]]:
+def _shadow_windows(placed: list[Placed], sun: np.ndarray, camera: Camera) -> list[list[float]]:
     """Return left, right, bottom, top in the picture of the shadow on the ground of each part's ball."""
     centres = np.array([item.centre for item in placed])
     length = centres[:, 1] / sun[1]
     middle = centres - sun * length[:, None]
-    reach = np.array([item.reach for item in placed]) * (1.05 + spread * 2) + spread * length
+    reach = np.array([item.reach for item in placed]) * (1.05 + LAMP * 2) + LAMP * length
     flat = np.array([sun[0], 0, sun[2]]) / np.hypot(sun[0], sun[2])
     over = np.array([-flat[2], 0, flat[0]])
     along, across = (reach / sun[1])[:, None] * flat, reach[:, None] * over
@@ -86,7 +91,7 @@ def backdrop(scene: Scene, camera: Camera, lit: np.ndarray, contact: np.ndarray,
     light = ground.LIGHTS[scene.time]
     count = size * COARSE
     across, up = axis(size, COARSE)[None, :], -axis(size, COARSE)[:, None]
-    first, rim = horizon(scene, camera, count)
+    first, rim = _horizon(scene, camera, count)
     picture = np.empty((count, count, 3), np.float32)
     eye, forward, above = camera.eye, camera.forward, camera.up
     below = up[first:]

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from inlay.data.tabletop import ground, sketch
-from inlay.data.tabletop.backdrop import COARSE, backdrop, horizon, shadow
+from inlay.data.tabletop import sketch
+from inlay.data.tabletop.backdrop import backdrop, shadow
 from inlay.data.tabletop.camera import Camera, shrink
 from inlay.data.tabletop.placed import place
 from inlay.data.tabletop.scene import Scene
 from inlay.data.tabletop.shade import shade
 from inlay.data.tabletop.sight import FINE, Sight, look
-
-LAMP = 0.09
-"""Half width of the light as seen from the things, which makes the shadows soft."""
 
 
 def _sketch(scene: Scene, behind: np.ndarray, sight: Sight, colour: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -59,9 +56,7 @@ def render(scene: Scene, size: int = 64) -> np.ndarray:
     with np.errstate(all="ignore"):
         placed = place(scene)
         camera = Camera.at(scene.elevation)
-        # The row above the surface's first is blurred into it.
-        top = max(horizon(scene, camera, size * COARSE)[0] // COARSE - 1, 0)
-        lit, contact = shadow(placed, ground.sun_direction(scene.time, scene.sun), camera, size, LAMP, top)
+        lit, contact = shadow(placed, scene, camera, size)
         sight = look(placed, camera, size)
         picture = backdrop(scene, camera, lit, contact, size)
         colour, normals = shade(placed, sight, scene, camera, size)

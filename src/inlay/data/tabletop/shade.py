@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,10 +54,10 @@ def _coats(placed: list[Placed], owner: np.ndarray, point: tuple) -> Coats:
     normal = np.empty((3, count), np.float32)
     shine, glow, metal = np.empty(count, np.float32), np.zeros(count, np.float32), np.zeros(count, bool)
     stops = np.searchsorted(owner, np.arange(len(placed) + 1)).tolist()
-    for item, start, stop in zip(placed, stops, stops[1:], strict=False):
-        mine = slice(start, stop)
+    for item, (start, stop) in zip(placed, pairwise(stops), strict=True):
         if start == stop:
             continue
+        mine = slice(start, stop)
         shift = tuple(p[mine] - float(c) for p, c in zip(point, item.centre, strict=True))
         inside = local(item.back, shift)
         for axis_normal, found in zip(normal, local(item.outward, item.part.solid.normal(*inside)), strict=True):
@@ -100,9 +101,10 @@ def shade(placed: list[Placed], sight: Sight, scene: Scene, camera: Camera, size
     sun = ground.sun_direction(scene.time, scene.sun)
     shape = sight.depth.shape
     lines, cols = np.nonzero(sight.owner >= 0)
-    order = np.argsort(sight.owner[lines, cols], kind="stable")
-    lines, cols = lines[order], cols[order]
-    owner, t = sight.owner[lines, cols], sight.depth[lines, cols]
+    owner = sight.owner[lines, cols]
+    order = np.argsort(owner, kind="stable")
+    lines, cols, owner = lines[order], cols[order], owner[order]
+    t = sight.depth[lines, cols]
     u, v = axis(size, FINE)[sight.columns][cols], -axis(size, FINE)[sight.rows][lines]
     eye, forward, above = camera.eye.tolist(), camera.forward.tolist(), camera.up.tolist()
     ray = (u, forward[1] * DISTANCE + above[1] * v, forward[2] * DISTANCE + above[2] * v)
