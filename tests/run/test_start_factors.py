@@ -10,7 +10,7 @@ from inlay.errors import ArtifactError
 from inlay.files import write_tensors
 from inlay.methods import LoHa, LoKr
 from inlay.run.blueprints import base_blueprint
-from inlay.run.start_factors import begin_with_factors, read_factors, refuse_factors
+from inlay.run.start_factors import begin_factors
 from tests.artifacts.specimens import LAYERS, TEXT_LAYERS, hadamard, kronecker, low_rank, magnitude
 from tests.tiny import make_tiny_components
 
@@ -33,10 +33,8 @@ def write(base, path, format_name, names, make, **facts):
 def begun(path, base, method):
     """Return the state of a method that has begun with a file, and what its own file then says."""
     attachment = method.attach(make_tiny_components())
-    fresh = attachment.state()
-    factors, _ = read_factors(path, base, method)
-    refuse_factors(factors, method, fresh, path, base)
-    attachment.load(begin_with_factors(factors, method, fresh))
+    tensors, _, _ = begin_factors(path, base, method, attachment.state())
+    attachment.load(tensors)
     file = write_tensors(
         path.with_name("begun.safetensors"),
         attachment.state(),
@@ -88,8 +86,9 @@ def test_what_was_added_to_a_rank_is_learned(base, tmp_path):
         method = LoHa(targets=[WINDOWS[0].partition(".")[2]], rank=5, effective_conv2d=core)
         components = make_tiny_components()
         attachment = method.attach(components)
-        factors, _ = read_factors(path, base, method)
-        attachment.load(begin_with_factors(factors, method, attachment.state()))
+        tensors, _, lacking = begin_factors(path, base, method, attachment.state())
+        assert lacking == 0
+        attachment.load(tensors)
         layer = components["unet"].get_submodule(WINDOWS[0].partition(".")[2])
         layer(torch.randn(2, layer.base_layer.in_channels, 4, 4)).square().sum().backward()
         first, second = (attachment.parameters()[f"{WINDOWS[0]}.hada_{one}"] for one in ("w1_a", "w2_b"))

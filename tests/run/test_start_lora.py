@@ -12,7 +12,7 @@ from inlay.files import write_tensors
 from inlay.methods import Lora
 from inlay.run.blueprints import base_blueprint
 from inlay.run.exchange import adopt, export, open_file
-from inlay.run.start_lora import begin_with, read_loras, refuse_lora
+from inlay.run.start_lora import begin_lora, begin_with, read_loras
 from tests.artifacts.specimens import LAYERS, TEXT_LAYERS, difference, low_rank
 from tests.tiny import make_tiny_components
 
@@ -43,9 +43,8 @@ def write(base, tmp_path):
 def begun(path, base, method):
     """Return the attachment of a LoRA that has begun with a file, and what its own file then says."""
     attachment = method.attach(make_tiny_components())
-    loras, _ = read_loras(path, base)
-    refuse_lora(loras, method, attachment.state(), path)
-    attachment.load(begin_with(loras, method, attachment.state()))
+    tensors, _, _ = begin_lora(path, base, method, attachment.state())
+    attachment.load(tensors)
     file = path.with_name("begun.safetensors")
     header = {**attachment.metadata(), "inlay.method": method.model_dump_json()}
     write_tensors(file, attachment.state(), header)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ from inlay.methods import Attachment, LoHa, LoKr, Lora, Method
 from inlay.run.adapters import stored_method
 from inlay.run.config import JobConfig, RunConfig
 from inlay.run.merge import files_of
-from inlay.run.start_factors import begin_with_factors, read_factors, refuse_factors
-from inlay.run.start_lora import begin_with, read_loras, refuse_lora
+from inlay.run.start_factors import begin_factors
+from inlay.run.start_lora import begin_lora
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,6 +87,10 @@ def start(config: JobConfig, attachments: Sequence[Attachment], base: Base) -> t
     return hashes, notes
 
 
+_OF_ANY: dict[type[Method], Callable[..., tuple]] = {Lora: begin_lora, LoHa: begin_factors, LoKr: begin_factors}
+"""The methods that begin with files of any program and of other settings too, and how."""
+
+
 @dataclass(frozen=True)
 class _Beginning:
     """What a method begins with."""
@@ -107,18 +111,9 @@ def _beginning(attachment: Attachment, path: Path, config: JobConfig) -> _Beginn
     try:
         method, stored = attachment.method, stored_method(path)
         differing = _differences(stored, method) if stored is not None and stored.name == method.name else None
-        if isinstance(method, Lora) and (stored is None or differing):
-            found, header = read_loras(path, config.base)
-            state = attachment.state()
-            refuse_lora(found, method, state, path)
-            trained = sum(name.endswith(".lora_A.weight") for name in state)
-            return _Beginning(begin_with(found, method, state), header, trained - len(found))
-        if isinstance(method, LoHa | LoKr) and (stored is None or differing):
-            factors, header = read_factors(path, config.base, method)
-            state = attachment.state()
-            refuse_factors(factors, method, state, path, config.base)
-            trained = len({name.rpartition(".")[0] for name in state})
-            return _Beginning(begin_with_factors(factors, method, state), header, trained - len(factors))
+        begin = _OF_ANY.get(type(method))
+        if begin is not None and (stored is None or differing):
+            return _Beginning(*begin(path, config.base, method, attachment.state()))
         if stored is not None and differing == []:
             tensors, header = read_tensors(path)
             try:

@@ -20,17 +20,35 @@ from inlay.base.settings import BaseSettings
 from inlay.errors import ArtifactError
 from inlay.methods import LoHa, LoKr
 from inlay.run.blueprints import base_blueprint
-from inlay.run.start_lora import outside, read_updates
+from inlay.run.start_updates import outside, read_updates
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMS: dict[str, type[Scaled]] = {"loha": Hadamard, "lokr": Kronecker}
-"""What the files of a method hold."""
 CORES = ("hada_t1", "hada_t2", "lokr_t2")
 SILENT = ("hada_w1_a", "hada_w2_b", "lokr_w1_a", "lokr_w2_a")
 """The factor of each product whose new ranks are zero. PEFT lets the `_b` of LoHa's second product begin at zero, and
 were its `_a` zero too, neither would ever get a gradient."""
+
+
+def begin_factors(
+    path: Path, base: BaseSettings, method: LoHa | LoKr, fresh: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Mapping[str, str], int]:
+    """Return the tensors with which a method begins, the file's header, and how many trained layers the file lacks.
+
+    Args:
+        path: the file.
+        base: whose layers they are.
+        method: the settings of what is to be trained.
+        fresh: its saved tensors before training.
+
+    Raises:
+        ArtifactError: as :func:`read_factors` and :func:`refuse_factors`.
+    """
+    files, header = read_factors(path, base, method)
+    refuse_factors(files, method, fresh, path, base)
+    trained = {name.rpartition(".")[0] for name in fresh}
+    return begin_with_factors(files, method, fresh), header, len(trained) - len(files)
 
 
 def read_factors(path: Path, base: BaseSettings, method: LoHa | LoKr) -> tuple[dict[str, Scaled], Mapping[str, str]]:
@@ -40,8 +58,8 @@ def read_factors(path: Path, base: BaseSettings, method: LoHa | LoKr) -> tuple[d
         ArtifactError: it cannot be read, holds something else, or does not fit the base.
     """
     updates = read_updates(path, base, method.name)
-    wanted = FORMS[method.name]
-    layers = {layer: one for layer, one in updates.layers.items() if isinstance(one, wanted)}
+    wanted = Hadamard if isinstance(method, LoHa) else Kronecker
+    layers: dict[str, Scaled] = {layer: one for layer, one in updates.layers.items() if isinstance(one, wanted)}
     others = [f"{layer} is a {one.form}" for layer, one in updates.layers.items() if layer not in layers]
     if others:
         raise ArtifactError(f"{path}: the method {method.name} cannot hold this: {some(others)}")
@@ -74,7 +92,7 @@ def refuse_factors(
     unlike = [layer for layer in files if layer in trained and not _fits(files[layer], trained[layer])]
     if unlike:
         named = ", ".join(f"{name} {tuple(value.shape)}" for name, value in disassemble(files[unlike[0]]).items())
-        advice = _loha(files) if method.name == "loha" else _lokr(files, base, path)
+        advice = _loha(files) if isinstance(method, LoHa) else _lokr(files, base, path)
         wrong.append(f"has other factors than the run at {some(unlike)}: {named}; {advice}")
     if wrong:
         raise ArtifactError(f"{path}: {'; and '.join(wrong)}")

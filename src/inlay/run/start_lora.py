@@ -7,36 +7,39 @@ run that starts from such a file computes at step 0 what the file does.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inlay.artifacts.blueprint import some
 from inlay.artifacts.diffusers_lora import loras, name_tensors, tensor_place
-from inlay.artifacts.formats import FORMATS, recognise
-from inlay.artifacts.layers import LowRank, Updates
+from inlay.artifacts.layers import LowRank
 from inlay.base.settings import BaseSettings
 from inlay.errors import ArtifactError
 from inlay.methods import Lora
-from inlay.methods.targets import PRESETS, TEXT_TARGETS
-from inlay.run.blueprints import base_blueprint
+from inlay.run.start_updates import outside, read_updates
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_updates(path: Path, base: BaseSettings, method: str) -> Updates:
-    """Return the changes of layers that a file of any format holds.
+def begin_lora(
+    path: Path, base: BaseSettings, method: Lora, fresh: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Mapping[str, str], int]:
+    """Return the tensors with which a LoRA begins, the file's header, and how many trained layers the file lacks.
+
+    Args:
+        path: the file.
+        base: whose layers they are.
+        method: the settings of the LoRA that is to be trained.
+        fresh: its saved tensors before training.
 
     Raises:
-        ArtifactError: it cannot be read, holds something else than the method's, or does not fit the base.
+        ArtifactError: as :func:`read_loras` and :func:`refuse_lora`.
     """
-    one = FORMATS[recognise(path)]
-    contents = one.read(path, [base_blueprint(base)])
-    if not isinstance(contents, Updates):
-        raise ArtifactError(f"{path}: holds {one.contents}, but the method is {method}")
-    return contents
+    files, header = read_loras(path, base)
+    refuse_lora(files, method, fresh, path)
+    trained = sum(name.endswith(".lora_A.weight") for name in fresh)
+    return begin_with(files, method, fresh), header, trained - len(files)
 
 
 def read_loras(path: Path, base: BaseSettings) -> tuple[dict[str, LowRank], Mapping[str, str]]:
@@ -47,16 +50,6 @@ def read_loras(path: Path, base: BaseSettings) -> tuple[dict[str, LowRank], Mapp
     """
     updates = read_updates(path, base, "lora")
     return loras(updates, "the method lora", str(path)), updates.metadata
-
-
-def outside(layers: Collection[str], trained: Collection[str]) -> list[str]:
-    """Return a complaint of the layers of a file that a run does not train, with settings that do; or nothing."""
-    found = [layer for layer in layers if layer not in trained]
-    if not found:
-        return []
-    parts = {layer.startswith("unet.") for layer in found}
-    advice = _advice([layer for layer in layers if layer.startswith("unet.") in parts])
-    return [f"changes {len(found)} layers that the run does not train ({some(found)}){advice}"]
 
 
 def refuse_lora(files: Mapping[str, LowRank], method: Lora, names: Mapping[str, object], path: Path) -> None:
@@ -115,25 +108,3 @@ def begin_with(files: Mapping[str, LowRank], method: Lora, fresh: Mapping[str, T
             whole = value.to(whole)
         begun[name] = whole
     return begun
-
-
-def _advice(layers: Sequence[str]) -> str:
-    """Return the settings with which layers are trained, where presets can say it."""
-    denoiser = [layer for layer in layers if layer.startswith("unet.")]
-    text = [layer for layer in layers if not layer.startswith("unet.")]
-    settings = []
-    if denoiser:
-        settings.append(f"method.targets={_preset(PRESETS, denoiser)}")
-    if text:
-        preset = _preset(TEXT_TARGETS, text)
-        if preset is None:
-            return ""
-        settings.append(f"method.text_encoder={'true' if preset == 'attention' else preset}")
-    return f"; {' and '.join(settings)} trains them"
-
-
-def _preset(presets: Mapping[str, str], layers: list[str]) -> str | None:
-    """Return the first preset that has all layers, None where there is none."""
-    return next(
-        (name for name, ends in presets.items() if all(re.search(rf"\.({ends})$", layer) for layer in layers)), None
-    )
