@@ -1,20 +1,24 @@
-"""What contract tests tune, and how they tell whether it is still as it was."""
+"""What contract tests tune and how, and how they tell whether it is still as it was."""
 
 from __future__ import annotations
 
 import copy
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from inlay.methods import Attachment
+from inlay.methods import Attachment, Method
 from inlay.methods.textual_inversion import extensions
 from tests.tiny import make_tiny_components
 
 Components = dict[str, Any]
+MERGE_TOLERANCE = 2e-5
+"""Merging rounds once in the weight what the forward pass rounds in two products; outputs are of order 1."""
 
 
 @functools.cache
@@ -97,3 +101,26 @@ def _facts(components: Mapping[str, nn.Module]) -> dict[str, Any]:
         for name, parameter in root.named_parameters():
             facts[f"{part}.{name} parameter"] = (parameter.requires_grad, parameter.grad is None)
     return facts
+
+
+def attach(method: Method, components: Components, seed: int = 0) -> Attachment:
+    """Attach a method whose parameters are drawn from a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return method.attach(components)
+
+
+def saved(attachment: Attachment, path: Path) -> dict[str, Tensor]:
+    """Save what a method owns and return it as it is read again."""
+    save_file(attachment.state(), path, attachment.metadata())
+    return load_file(path)
+
+
+def train(components: Components, attachments: list[Attachment], steps: int = 2) -> None:
+    """Take a few steps on some loss."""
+    owned = [parameter for attachment in attachments for parameter in attachment.parameters().values()]
+    optimizer = torch.optim.AdamW(owned, lr=1e-3, weight_decay=0)
+    for _ in range(steps):
+        outputs(components).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""What every tuning method promises, alone and in a stack with every other.
+"""What every tuning method promises alone; in stacks: ``test_stacks.py``.
 
 Which settings are tried is in ``variants.py``.
 """
@@ -6,99 +6,40 @@ Which settings are tried is in ``variants.py``.
 from __future__ import annotations
 
 import gc
-import itertools
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inlay.base.frozen import becomes_integers, lighten, to_int8
 from inlay.errors import ArtifactError, TargetError
-from inlay.methods import METHODS, Attachment, Full, Lora, Method, TextualInversion, merge_all
-from inlay.methods.peft_layers import LayerMethod
-from tests.contracts.bases import Components, Snapshot, another, outputs, perturb, tiny
+from inlay.methods import METHODS, Attachment, Lora, Method, TextualInversion
+from tests.contracts.bases import (
+    MERGE_TOLERANCE,
+    Components,
+    Snapshot,
+    another,
+    attach,
+    outputs,
+    perturb,
+    saved,
+    tiny,
+    train,
+)
 from tests.contracts.family import FAMILY
-from tests.contracts.variants import REFUSED, VARIANTS
-
-EVERY = [method for methods in VARIANTS.values() for method in methods]
-ADAPTERS = [method for method in EVERY if method.result == "adapter"]
-STACKED = [
-    method
-    for methods in VARIANTS.values()
-    for method in [methods[0], *(second for second in methods[1:2] if second.result == "adapter")]
-]
-MERGE_TOLERANCE = 2e-5
-"""Merging rounds once in the weight what the forward pass rounds in two products; outputs are of order 1."""
-
-
-def described(method: Method) -> str:
-    given = method.model_dump(exclude_defaults=True)
-    return " ".join([method.name, *(f"{key}={value}" for key, value in given.items())])  # pyright: ignore[reportAttributeAccessIssue]
-
+from tests.contracts.variants import ADAPTERS, EVERY, QUICK, REFUSED, STACKED, VARIANTS, described
 
 every_method = pytest.mark.parametrize("method", EVERY, ids=described)
-ONCE = [VARIANTS["full"][0], *VARIANTS["textual_inversion"]]
-QUICK = {methods[0] for methods in VARIANTS.values()}
-"""The others take minutes together and are slow."""
-PARTNERS = {"adapter", "full", "lora"}
 SINGLE = {"boft", "c3a", "fourierft", "hra", "tlora", "waveft"}
 """Methods that compute in float32 whatever they are given."""
 
 
-def relatives(first: Method, second: Method) -> set[str]:
-    """Return which of two methods belong to FAMILY; those share the code that wraps layers."""
-    return {first.name, second.name} & set(FAMILY)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def possible(first: Method, second: Method) -> bool:
-    """Tell whether two stand on one base: each method with each, by its first variant, and by its second too where no
-    relative takes part. Nobody stands twice who trains what can be trained once only."""
-    if first == second and first in ONCE:
-        return False
-    return QUICK.issuperset((first, second)) or not relatives(first, second)
-
-
-def quick(first: Method, second: Method) -> bool:
-    """Tell whether a stack is tried at every change: a relative's with one that wraps, one that taps, one that trains
-    the weights below, and itself, in both orders; with all others in `make check-slow`."""
-    if not QUICK.issuperset((first, second)):
-        return False
-    names = {first.name, second.name}  # pyright: ignore[reportAttributeAccessIssue]
-    return not relatives(first, second) or len(names) == 1 or bool(names & PARTNERS)
-
-
-STACKS = [pair for pair in itertools.product(STACKED, STACKED) if possible(*pair)]
-
-
-def stacks(pairs: list[tuple[Method, Method]]) -> pytest.MarkDecorator:
-    marked = [pytest.param(*pair, marks=[] if quick(*pair) else pytest.mark.slow) for pair in pairs]
-    return pytest.mark.parametrize(("first", "second"), marked, ids=described)
-
-
-every_stack = stacks(STACKS)
-
-
-def attach(method: Method, components: Components, seed: int = 0) -> Attachment:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return method.attach(components)
-
-
-def saved(attachment: Attachment, path: Path) -> dict[str, Tensor]:
-    save_file(attachment.state(), path, attachment.metadata())
-    return load_file(path)
-
-
-def train(components: Components, attachments: list[Attachment], steps: int = 2) -> None:
-    owned = [parameter for attachment in attachments for parameter in attachment.parameters().values()]
-    optimizer = torch.optim.AdamW(owned, lr=1e-3, weight_decay=0)
-    for _ in range(steps):
-        outputs(components).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+def quick_first(methods: list[Method]) -> pytest.MarkDecorator:
+    """Try the first variant of each method at every change, the others in `make check-slow`."""
+    marked = [pytest.param(one, marks=[] if one in QUICK else pytest.mark.slow, id=described(one)) for one in methods]
+    return pytest.mark.parametrize("method", marked)
 
 
 def test_every_method_of_the_table_is_held_to_the_contract():
@@ -268,14 +209,8 @@ def test_disabled_is_the_base_also_after_an_exception(method: Method):
     assert all(parameter.grad is not None for parameter in attachment.parameters().values())
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(method, marks=[] if method in QUICK else pytest.mark.slow, id=described(method))
-        for method in EVERY
-        if not getattr(method, "dora", False)  # which takes the norms that it divides by for constants
-    ],
-)
+# DoRA takes the norms that it divides by for constants.
+@quick_first([method for method in EVERY if not getattr(method, "dora", False)])
 def test_gradients_are_how_the_outputs_change(method: Method):
     """Of each kind of tensor, the slope along its gradient is the gradient's length.
 
@@ -343,9 +278,7 @@ def test_mixed_precision_trains_in_float32_beside_frozen_bf16(method: Method):
     assert all(gradient.dtype == torch.float32 and gradient.abs().sum() > 0 for gradient in found)
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(one, marks=[] if one in QUICK else pytest.mark.slow, id=described(one)) for one in ADAPTERS]
-)
+@quick_first(ADAPTERS)
 def test_on_weights_of_8_bits_it_does_what_it_does_on_the_rounded_ones(method: Method):
     found = []
     for quantized in (False, True):
@@ -464,90 +397,3 @@ def test_a_base_without_the_part_is_refused(method: Method):
     components = {"vae": nn.Linear(2, 2)}
     with pytest.raises(TargetError, match=r"the base has no (unet|text_encoder).*; it has: vae"):
         method.attach(components)
-
-
-@every_stack
-def test_in_a_stack_both_act_and_each_leaves_alone(first: Method, second: Method):
-    components = tiny()
-    base, snapshot = outputs(components), Snapshot(components)
-    one = attach(first, components, seed=0)
-    perturb(one)
-    with_one = outputs(components)
-    two = attach(second, components, seed=1)
-    assert torch.equal(outputs(components), with_one) == second.starts_at_base
-    perturb(two, seed=4)
-    with_both = outputs(components)
-    assert not torch.allclose(with_both, with_one)
-    with two.disabled():
-        assert torch.equal(outputs(components), with_one)
-    with one.disabled():
-        with_two = outputs(components)
-        with two.disabled():
-            assert torch.equal(outputs(components), base)
-    assert not torch.allclose(with_two, with_both)
-    assert torch.equal(outputs(components), with_both)
-    one.detach()
-    if isinstance(first, Full) and isinstance(second, Full):
-        assert torch.equal(outputs(components), with_two)
-    two.detach()
-    snapshot.assert_same(components)
-
-
-@every_stack
-def test_in_a_stack_only_owned_parameters_move(first: Method, second: Method):
-    components = tiny()
-    attachments = [attach(first, components, seed=0), attach(second, components, seed=1)]
-    owned = [{id(parameter) for parameter in attachment.parameters().values()} for attachment in attachments]
-    assert not owned[0] & owned[1]
-    everything = {id(p): (p, p.detach().clone()) for part in components.values() for p in part.parameters()}
-    train(components, attachments)
-    for identity, (parameter, copied) in everything.items():
-        assert torch.equal(parameter, copied) == (identity not in owned[0] | owned[1])
-
-
-@every_stack
-def test_a_stack_is_saved_and_loaded_method_by_method(first: Method, second: Method, tmp_path: Path):
-    components = tiny()
-    attachments = [attach(first, components, seed=0), attach(second, components, seed=1)]
-    for attachment in attachments:
-        perturb(attachment)
-    expected = outputs(components)
-    states = [saved(attachment, tmp_path / f"{index}.safetensors") for index, attachment in enumerate(attachments)]
-    target = tiny()
-    others = [attach(first, target, seed=2), attach(second, target, seed=3)]
-    for other, state in zip(others, states, strict=True):
-        other.load(state)
-    assert torch.equal(outputs(target), expected)
-
-
-@stacks(
-    [
-        pair
-        for pair in STACKS
-        # DiffFit merges over nothing that still acts; its own tests say what it does in a stack.
-        if pair[0].merges and pair[1].merges and "difffit" not in (pair[0].name, pair[1].name)  # pyright: ignore[reportAttributeAccessIssue]
-    ]
-)
-def test_a_stack_merges(first: Method, second: Method):
-    components = tiny()
-    one, two = attach(first, components, seed=0), attach(second, components, seed=1)
-    perturb(one)
-    perturb(two, seed=4)
-    expected = outputs(components)
-    if isinstance(first, LayerMethod) and isinstance(second, LayerMethod) and second.form == "measured":
-        with pytest.raises(TargetError, match=r"carries (another|a) method (above|below) it"):
-            merge_all([one, two])
-        assert torch.equal(outputs(components), expected)
-        return
-    merge_all([two, one])
-    # WaveFT's coefficients count 25 times, so its perturbed updates, and their rounding, are that much larger.
-    tolerance = 2 * MERGE_TOLERANCE * (10 if "waveft" in (first.name, second.name) else 1)  # pyright: ignore[reportAttributeAccessIssue]
-    torch.testing.assert_close(outputs(components), expected, atol=tolerance, rtol=0)
-    assert Snapshot(components).facts == Snapshot(tiny()).facts
-
-
-def test_full_refuses_what_another_method_trains_already():
-    components = tiny()
-    attach(Full(), components)
-    with pytest.raises(TargetError, match="another method trains all of the base's unet already"):
-        Full(parameters="attn2").attach(components)

@@ -97,3 +97,19 @@ REFUSED: list[tuple[Method, str]] = [
     (Lora(targets="to_q"), r"neither a preset \(attention, .*\) nor an expression .* such as conv_in"),
 ]
 """Settings that a tiny base cannot satisfy, and what the message must say."""
+
+EVERY = [method for methods in VARIANTS.values() for method in methods]
+ADAPTERS = [method for method in EVERY if method.result == "adapter"]
+STACKED = [
+    method
+    for methods in VARIANTS.values()
+    for method in [methods[0], *(second for second in methods[1:2] if second.result == "adapter")]
+]
+QUICK = {methods[0] for methods in VARIANTS.values()}
+"""Of each method the first; the others take minutes together and are slow."""
+
+
+def described(method: Method) -> str:
+    """Return what a test of the method is called."""
+    given = method.model_dump(exclude_defaults=True)
+    return " ".join([method.name, *(f"{key}={value}" for key, value in given.items())])  # pyright: ignore[reportAttributeAccessIssue]
