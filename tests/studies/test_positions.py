@@ -173,6 +173,7 @@ def test_without_sigmoid_the_input_has_the_largest_f(space, factor, with_sigmoid
 def test_means_and_best_runs_of_the_space(space, means):
     for levels, mean in (
         ({"activation": "sigmoid"}, 0.474),
+        ({"activation": "sigmoid", "input": "CA_c"}, 0.521),
         ({"activation": "relu"}, 0.510),
         ({"activation": "silu"}, 0.510),
         ({"activation": "identity"}, 0.508),
