@@ -32,7 +32,6 @@ class CoredConv2d(Conv2d):
 
 
 def _product(t1: Tensor, w1_a: Tensor, w1_b: Tensor, t2: Tensor, w2_a: Tensor, w2_b: Tensor) -> Tensor:
-    first, second = (
-        torch.einsum("ijkl,ip,jq->pqkl", core, a, b) for core, a, b in ((t1, w1_a, w1_b), (t2, w2_a, w2_b))
-    )
-    return first * second
+    # Inputs before outputs: what is large then comes out of a plain product, in its final order.
+    inner, other = (torch.einsum("ijkl,jq->iqkl", core, b) for core, b in ((t1, w1_b), (t2, w2_b)))
+    return ((w1_a.T @ inner.flatten(1)) * (w2_a.T @ other.flatten(1))).unflatten(1, inner.shape[1:])
