@@ -175,6 +175,14 @@ def test_the_split_follows_contents_and_seed(folder):
         assert load_dataset(settings, 16, seed).validation[0].sha256 == example.sha256
 
 
+def test_which_rendered_pictures_are_held_out_follows_neither_from_the_code_that_draws_nor_from_the_size():
+    settings = DataSettings(source="tabletop:domain/sketch/train", count=40, validation=4)
+    names = {seed: [example.id for example in load_dataset(settings, 64, seed).validation] for seed in (0, 1)}
+    assert [name.rpartition("/")[2] for name in names[0]] == ["1", "27", "34", "36"]
+    assert names[0] != names[1]
+    assert [example.id for example in load_dataset(settings, 32, 0).validation] == names[0]
+
+
 def test_copies_of_a_picture_fall_on_the_same_side(folder):
     for name in ("a", "b", "sub/c"):
         (folder / f"{name} copy.png").write_bytes((folder / f"{name}.png").read_bytes())

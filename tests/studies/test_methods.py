@@ -15,7 +15,7 @@ from inlay.study.statistics.sample import sample_of
 from inlay.study.table import load_table
 
 RESULTS = Path(__file__).parents[2] / "studies" / "methods" / "results"
-STEPS, TIMING = RESULTS / "steps", RESULTS / "timing"
+STEPS, SECONDS, TIMING = RESULTS / "steps", RESULTS / "seconds", RESULTS / "timing"
 PUBLISHED = {"full": 43.33, "adapter": 47.41, "lora": 35.68, "prefix": 32.57, "bitfit": 68.53}
 """FID, Kim, Ahn and Jung."""
 
@@ -27,39 +27,53 @@ def by_method(rows, metric):
     return found
 
 
+def shown_by_method(rows, metric):
+    found = by_method(rows, metric)
+    return {
+        name: (round(statistics.mean(values), 1), round(statistics.stdev(values), 1)) for name, values in found.items()
+    }
+
+
 @pytest.fixture(scope="module")
 def rows():
     return load_table(STEPS)
 
 
-def test_every_method_was_run_with_every_seed_on_one_base(rows):
-    assert len(rows) == 21
-    assert {row.status for row in rows} == {"done"}
-    assert {row.seed for row in rows} == {0, 1, 2}
+@pytest.fixture(scope="module")
+def timed():
+    return load_table(SECONDS)
+
+
+def test_every_method_was_run_with_every_seed_on_one_base(rows, timed):
+    for found in (rows, timed):
+        assert len(found) == 21
+        assert {row.status for row in found} == {"done"}
+        assert {row.seed for row in found} == {0, 1, 2}
     hashes = {json.loads(path.read_text())["base"]["hash"] for path in RESULTS.glob("*/cells/*/record.json")}
     assert len(hashes) == 1
 
 
-def test_learning_rates_were_found_by_the_held_out_loss_over_the_same_levels():
-    tuned = load_table(STEPS, stage="tuning")
+@pytest.mark.parametrize(("study", "step", "hypernetwork"), [(STEPS, 234, 3e-4), (SECONDS, 553, 1e-4)])
+def test_learning_rates_were_found_by_the_held_out_loss_over_the_same_levels(study, step, hypernetwork):
+    tuned = load_table(study, stage="tuning")
     assert len(tuned) == 49
     (failed,) = [row for row in tuned if row.status != "done"]
     assert failed.factors["method"] == "full"
-    assert "the loss at step 234 is not finite" in str(failed.reason)
-    rates = {record["method"]: record["rate"] for record in found_rates()}
+    assert f"the loss at step {step} is not finite" in str(failed.reason)
+    rates = {record["method"]: record["rate"] for record in found_rates(study)}
     assert rates == {
         "full": 1e-4,
         "adapter": 3e-3,
         "lora": 3e-3,
         "prefix": 3e-2,
         "bitfit": 1e-2,
-        "hypernetwork": 3e-4,
+        "hypernetwork": hypernetwork,
         "textual_inversion": 3e-2,
     }
 
 
-def found_rates():
-    for path in STEPS.glob("cells/*/record.json"):
+def found_rates(study):
+    for path in study.glob("cells/*/record.json"):
         if not path.parent.name.startswith("tuning"):
             config = json.loads(path.read_text())["config"]
             name = path.parent.name.rpartition("_s")[0]
@@ -67,9 +81,7 @@ def found_rates():
 
 
 def test_distances_and_their_scatter(rows):
-    found = by_method(rows, "frechet")
-    shown = {name: (round(statistics.mean(v), 1), round(statistics.stdev(v), 1)) for name, v in found.items()}
-    assert shown == {
+    assert shown_by_method(rows, "frechet") == {
         "bitfit": (75.8, 5.4),
         "full": (81.2, 3.8),
         "hypernetwork": (98.6, 13.3),
@@ -78,9 +90,62 @@ def test_distances_and_their_scatter(rows):
         "lora": (136.8, 4.5),
         "textual_inversion": (207.5, 47.8),
     }
-    ranked = [found[name] for name in PUBLISHED]
-    order = spearmanr(list(PUBLISHED.values()), [statistics.mean(values) for values in ranked])
-    assert (round(order.statistic, 2), round(order.pvalue, 2)) == (-0.80, 0.10)
+
+
+def test_distances_at_equal_seconds(timed):
+    assert shown_by_method(timed, "frechet") == {
+        "bitfit": (79.2, 9.1),
+        "full": (81.3, 6.6),
+        "hypernetwork": (97.2, 4.6),
+        "adapter": (104.6, 11.1),
+        "prefix": (121.3, 17.2),
+        "lora": (127.3, 11.7),
+        "textual_inversion": (172.2, 42.2),
+    }
+
+
+def test_the_order_is_the_same_at_equal_steps_and_seconds_and_nearly_the_published_one_turned_round(rows, timed):
+    first, second = (by_method(found, "frechet") for found in (rows, timed))
+    for found in (first, second):
+        means = [statistics.mean(found[name]) for name in PUBLISHED]
+        order = spearmanr(list(PUBLISHED.values()), means)
+        assert (round(order.statistic, 2), round(order.pvalue, 2)) == (-0.80, 0.10)
+    ranked = [sorted(found, key=lambda name: statistics.mean(found[name])) for found in (first, second)]
+    assert ranked[0] == ranked[1]
+    for name, distances in first.items():
+        moved = abs(statistics.mean(distances) - statistics.mean(second[name]))
+        assert moved < max(statistics.stdev(distances), statistics.stdev(second[name]))
+
+
+def test_steps_within_the_seconds(timed):
+    assert all(120 <= seconds < 123 for values in by_method(timed, "training_seconds").values() for seconds in values)
+    steps = {
+        name: (round(statistics.mean(values)), min(values), max(values))
+        for name, values in by_method(timed, "steps").items()
+    }
+    assert steps == {
+        "bitfit": (1257, 1148, 1402),
+        "full": (803, 773, 838),
+        "hypernetwork": (1047, 1001, 1086),
+        "adapter": (1386, 1186, 1576),
+        "prefix": (1288, 1165, 1470),
+        "lora": (1343, 1188, 1509),
+        "textual_inversion": (1025, 984, 1091),
+    }
+    alone = by_method(load_table(TIMING), "seconds_per_step")
+    shares = [
+        statistics.mean(values) / statistics.mean(alone[name])
+        for name, values in by_method(timed, "seconds_per_step").items()
+    ]
+    assert (round(100 * min(shares)), round(100 * max(shares))) == (86, 101)
+
+
+def test_methods_differ_at_equal_seconds(timed, tmp_path):
+    report, _ = write_report(SECONDS, timed, tmp_path, draws=999, without=["method=textual_inversion"])
+    (line,) = [line for line in report.parts[0].analysis.lines if line.adjusted is not None]
+    assert (line.second.freedom, round(line.second.f, 1)) == (5, 17.5)
+    said = " ".join(sentence.text for sentence in report.summary)
+    assert "clearly better than adapter, lora and prefix; it cannot be told from full and hypernetwork" in said
 
 
 def test_methods_differ_and_the_first_two_cannot_be_told_apart(rows, tmp_path):

@@ -200,8 +200,11 @@ def load_dataset(settings: DataSettings, resolution: int, seed: int = 0, multipl
 def _held_out(examples: Sequence[Example], validation: float, seed: int) -> set[str]:
     wanted = validation if isinstance(validation, int) else max(1, round(validation * len(examples)))
     held_out: set[str] = set()
-    ranked = sorted(examples, key=lambda example: hashlib.sha256(f"{seed}:{example.sha256}".encode()).digest())
-    for example in ranked[:wanted]:
+
+    def drawn(example: Example) -> bytes:
+        return hashlib.sha256(f"{seed}:{example.lot or example.sha256}".encode()).digest()
+
+    for example in sorted(examples, key=drawn)[:wanted]:
         held_out.add(example.sha256)
     return held_out
 

@@ -44,6 +44,8 @@ class Example:
     """Returns the picture in RGB."""
     mask: Mask | None = None
     """Where in it the loss counts; None where `data.mask` is not set."""
+    lot: str | None = None
+    """What decides, with the seed, whether it is held out, where a picture stays while `sha256` changes; else None."""
 
     def open(self) -> Image.Image:
         """Return the picture: RGB, upright, opaque.
@@ -290,15 +292,17 @@ def _rendered(settings: DataSettings, part: str, resolution: int) -> Loaded:
     for index in range(min(len(world), settings.count or 10_000)):
         identity = hashlib.sha256(f"{code.hexdigest()}:{part}:{resolution}:{index}".encode()).hexdigest()
         mask = None if settings.mask is None else Mask(identity, partial(_draw_mask, world, index))
+        name = f"tabletop:{part}/{index}"
         examples.append(
             Example(
-                id=f"tabletop:{part}/{index}",
+                id=name,
                 caption=_told(world, index, settings),
                 sha256=identity,
                 width=resolution,
                 height=resolution,
                 reader=partial(_draw, world, index),
                 mask=mask,
+                lot=name,  # code that draws the same pictures with less work must hold out the same ones
             )
         )
     return Loaded(examples, [], _shortfall(settings, len(examples)))
