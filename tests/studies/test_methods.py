@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from scipy.stats import spearmanr
@@ -25,13 +25,6 @@ def by_method(rows, metric):
     for row in rows:
         found.setdefault(str(row.factors["method"]), []).append({**row.metrics, **row.costs}[metric])
     return found
-
-
-def shown_by_method(rows, metric):
-    found = by_method(rows, metric)
-    return {
-        name: (round(statistics.mean(values), 1), round(statistics.stdev(values), 1)) for name, values in found.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -80,48 +73,57 @@ def found_rates(study):
             yield {"method": name, "rate": config["train"]["learning_rate"]}
 
 
-def test_distances_and_their_scatter(rows):
-    assert shown_by_method(rows, "frechet") == {
-        "bitfit": (75.8, 5.4),
-        "full": (81.2, 3.8),
-        "hypernetwork": (98.6, 13.3),
-        "adapter": (104.2, 1.5),
-        "prefix": (112.3, 2.5),
-        "lora": (136.8, 4.5),
-        "textual_inversion": (207.5, 47.8),
-    }
-
-
-def test_distances_at_equal_seconds(timed):
-    assert shown_by_method(timed, "frechet") == {
-        "bitfit": (79.2, 9.1),
-        "full": (81.3, 6.6),
-        "hypernetwork": (97.2, 4.6),
-        "adapter": (104.6, 11.1),
-        "prefix": (121.3, 17.2),
-        "lora": (127.3, 11.7),
-        "textual_inversion": (172.2, 42.2),
-    }
+@pytest.mark.parametrize(
+    ("study", "expected"),
+    [
+        (
+            STEPS,
+            {
+                "bitfit": (75.8, 5.4),
+                "full": (81.2, 3.8),
+                "hypernetwork": (98.6, 13.3),
+                "adapter": (104.2, 1.5),
+                "prefix": (112.3, 2.5),
+                "lora": (136.8, 4.5),
+                "textual_inversion": (207.5, 47.8),
+            },
+        ),
+        (
+            SECONDS,
+            {
+                "bitfit": (79.2, 9.1),
+                "full": (81.3, 6.6),
+                "hypernetwork": (97.2, 4.6),
+                "adapter": (104.6, 11.1),
+                "prefix": (121.3, 17.2),
+                "lora": (127.3, 11.7),
+                "textual_inversion": (172.2, 42.2),
+            },
+        ),
+    ],
+)
+def test_distances_and_their_scatter(study, expected):
+    found = by_method(load_table(study), "frechet")
+    assert {name: (round(mean(values), 1), round(stdev(values), 1)) for name, values in found.items()} == expected
 
 
 def test_the_order_is_the_same_at_equal_steps_and_seconds_and_nearly_the_published_one_turned_round(rows, timed):
     first, second = (by_method(found, "frechet") for found in (rows, timed))
     for found in (first, second):
-        means = [statistics.mean(found[name]) for name in PUBLISHED]
+        means = [mean(found[name]) for name in PUBLISHED]
         order = spearmanr(list(PUBLISHED.values()), means)
         assert (round(order.statistic, 2), round(order.pvalue, 2)) == (-0.80, 0.10)
-    ranked = [sorted(found, key=lambda name: statistics.mean(found[name])) for found in (first, second)]
+    ranked = [sorted(found, key=lambda name: mean(found[name])) for found in (first, second)]
     assert ranked[0] == ranked[1]
     for name, distances in first.items():
-        moved = abs(statistics.mean(distances) - statistics.mean(second[name]))
-        assert moved < max(statistics.stdev(distances), statistics.stdev(second[name]))
+        moved = abs(mean(distances) - mean(second[name]))
+        assert moved < max(stdev(distances), stdev(second[name]))
 
 
 def test_steps_within_the_seconds(timed):
     assert all(120 <= seconds < 123 for values in by_method(timed, "training_seconds").values() for seconds in values)
     steps = {
-        name: (round(statistics.mean(values)), min(values), max(values))
-        for name, values in by_method(timed, "steps").items()
+        name: (round(mean(values)), min(values), max(values)) for name, values in by_method(timed, "steps").items()
     }
     assert steps == {
         "bitfit": (1257, 1148, 1402),
@@ -133,27 +135,23 @@ def test_steps_within_the_seconds(timed):
         "textual_inversion": (1025, 984, 1091),
     }
     alone = by_method(load_table(TIMING), "seconds_per_step")
-    shares = [
-        statistics.mean(values) / statistics.mean(alone[name])
-        for name, values in by_method(timed, "seconds_per_step").items()
-    ]
+    shares = [mean(values) / mean(alone[name]) for name, values in by_method(timed, "seconds_per_step").items()]
     assert (round(100 * min(shares)), round(100 * max(shares))) == (86, 101)
 
 
-def test_methods_differ_at_equal_seconds(timed, tmp_path):
-    report, _ = write_report(SECONDS, timed, tmp_path, draws=999, without=["method=textual_inversion"])
+@pytest.mark.parametrize(
+    ("study", "f", "sentence"),
+    [
+        (STEPS, 35.7, "clearly better than adapter, hypernetwork, lora and prefix; it cannot be told from full"),
+        (SECONDS, 17.5, "clearly better than adapter, lora and prefix; it cannot be told from full and hypernetwork"),
+    ],
+)
+def test_methods_differ_and_the_first_two_cannot_be_told_apart(study, f, sentence, tmp_path):
+    rows = load_table(study)
+    report, _ = write_report(study, rows, tmp_path, draws=999, without=["method=textual_inversion"])
     (line,) = [line for line in report.parts[0].analysis.lines if line.adjusted is not None]
-    assert (line.second.freedom, round(line.second.f, 1)) == (5, 17.5)
-    said = " ".join(sentence.text for sentence in report.summary)
-    assert "clearly better than adapter, lora and prefix; it cannot be told from full and hypernetwork" in said
-
-
-def test_methods_differ_and_the_first_two_cannot_be_told_apart(rows, tmp_path):
-    report, _ = write_report(STEPS, rows, tmp_path, draws=999, without=["method=textual_inversion"])
-    (line,) = [line for line in report.parts[0].analysis.lines if line.adjusted is not None]
-    assert (line.second.freedom, round(line.second.f, 1)) == (5, 35.7)
-    said = " ".join(sentence.text for sentence in report.summary)
-    assert "clearly better than adapter, hypernetwork, lora and prefix; it cannot be told from full" in said
+    assert (line.second.freedom, round(line.second.f, 1)) == (5, f)
+    assert sentence in " ".join(one.text for one in report.summary)
     small = [row for row in rows if row.factors["method"] != "textual_inversion"]
     assert one_way(sample_of(small, "kid", ["method"]), "method").p < 0.01
 
@@ -173,8 +171,8 @@ def test_no_small_method_is_ahead_of_bitfit_at_an_equal_rate():
 
 def test_times_of_a_step():
     times = by_method(load_table(TIMING), "seconds_per_step")
-    full = statistics.mean(times["full"])
-    shares = {name: round(100 * statistics.mean(values) / full) for name, values in times.items()}
+    full = mean(times["full"])
+    shares = {name: round(100 * mean(values) / full) for name, values in times.items()}
     assert shares == {
         "full": 100,
         "hypernetwork": 91,
