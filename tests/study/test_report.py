@@ -21,6 +21,7 @@ from inlay.study.report.page import render
 from inlay.study.report.settings_table import pareto, settings_of
 from inlay.study.report.summary import summarise
 from inlay.study.report.tables import make_table, to_csv, to_latex, to_markdown
+from inlay.study.report.tuning import tuning_table
 from inlay.study.report.words import listed, number, p_value
 from inlay.study.statistics.sample import make_sample
 from inlay.study.table import Row
@@ -235,6 +236,39 @@ def test_studies_without_results_or_with_one_level_say_so(tmp_path):
         make_report([], Facts())
     with pytest.raises(ConfigError, match="--metric fid: no cell has it; there are clip_i"):
         make_report(single, Facts(), "fid")
+
+
+def test_what_tuning_found_is_shown_with_its_failures_and_where_it_came_to_an_end():
+    def found(level, **scores):
+        return {"key": "train.learning_rate", "metric": "validation_loss", "level": level, "scores": scores}
+
+    tuned = {
+        '{"task": null, "method": "lora"}': found(0.1, **{"0.001": 0.5, "0.01": 0.4, "0.1": 0.3}),
+        '{"task": null, "method": "full"}': found(0.01, **{"0.001": 0.5, "0.01": 0.4, "0.1": None}),
+        '{"task": null, "method": "prefix"}': found(None, **{"0.001": None, "0.01": None, "0.1": None}),
+    }
+    tried = [Row("tuning_full_0.1", {"method": "full"}, None, 1000, "failed", "the loss is not finite")]
+    single = [Row("1", {"method": "lora"}, None, 0, "done", metrics={"clip_i": 0.5})]
+    report = make_report(single, Facts(tuned=tuned), draws=DRAWS, tried=tried)
+    shown = to_text(report)
+    assert "| method | 0.001 | 0.01 | 0.1 | chosen |" in shown
+    assert "| full | 0.500 | 0.400 | – | 0.01 |" in shown
+    assert "| prefix | – | – | – | – |" in shown
+    assert "another may be better still: lora 0.1.\n" in shown
+    assert "| tuning_full_0.1 | full | – | 1000 | failed | the loss is not finite |" in shown
+    page = render(report, [])
+    assert '<section id="tuning">' in page
+    assert "1 of 1 cells have a result." in page
+    assert '<section id="tuning">' not in render(make_report(single, Facts(), draws=DRAWS), [])
+
+
+def test_levels_that_are_no_numbers_have_no_end():
+    event = {"key": "train.optimizer.name", "metric": "clip_i", "level": "lion", "scores": {"adamw": 0.1, "lion": 0.2}}
+    table = tuning_table({"{}": event})
+    assert table is not None
+    assert table.rows == ((0.1, 0.2, "lion"),)
+    assert "better still" not in table.note
+    assert tuning_table({}) is None
 
 
 def test_one_run_a_setting_is_analysed_as_the_publication_does():

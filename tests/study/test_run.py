@@ -7,6 +7,7 @@ import pytest
 from inlay.errors import ArtifactError, ConfigError
 from inlay.study.directory import alone, at_work
 from inlay.study.ledger import read_ledger
+from inlay.study.report.build import write_report
 from inlay.study.run import run_study
 from inlay.study.status import study_status
 from inlay.study.table import load_table
@@ -159,6 +160,13 @@ def test_the_setting_is_found_before_the_study_begins(tiny_base, photos, tmp_pat
     for row in load_table(tmp_path):
         config = json.loads((tmp_path / "cells" / row.cell / "record.json").read_text())["config"]
         assert config["train"]["learning_rate"] == choices[json.dumps({"pair": row.factors["pair"]})]["level"]
+    report, _ = write_report(tmp_path, load_table(tmp_path), tmp_path / "report")
+    assert report.tuning is not None
+    assert [column.title for column in report.tuning.columns] == ["pair", "1e-06", "0.01", "1e+30", "chosen"]
+    for row in report.tuning.rows:
+        choice = choices[json.dumps({"pair": row[0]})]
+        assert row[1:] == (*choice["scores"].values(), str(choice["level"]))
+    assert [row[0] for row in report.failures.rows] == [row.cell for row in tried if row.status == "failed"]
     # Once chosen, it stays: the study goes on with the same cells.
     again = Inline()
     run_study(study, tmp_path, again, Quiet())

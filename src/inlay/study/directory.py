@@ -173,9 +173,15 @@ def states(directory: Path, cells: Sequence[str], retries: int) -> dict[str, Sta
     return found
 
 
+def tuned(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return what was found for the tuned setting, by group: its `key`, the `level` chosen (None where all failed), and
+    the `scores` of all levels by a `metric`, None where a run failed."""
+    return {event["group"]: event for event in read_ledger(directory) if event["event"] == "choice"}
+
+
 def choices(directory: Path) -> dict[str, Any]:
     """Return the levels that were chosen for the tuned setting, by group; None where all of a group failed."""
-    return {event["group"]: event["level"] for event in read_ledger(directory) if event["event"] == "choice"}
+    return {group: event["level"] for group, event in tuned(directory).items()}
 
 
 def at_work(directory: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from inlay.study.directory import at_work, read_design, states
+from inlay.study.directory import at_work, read_design, states, tuned
 from inlay.study.ledger import read_ledger
 from inlay.study.settings import read_study
 
@@ -31,9 +31,7 @@ def study_status(directory: Path) -> dict[str, Any]:
         "stages": stages,
         "left_out": design["left_out"],
         "choices": {
-            event["group"]: {"level": event["level"], "scores": event["scores"]}
-            for event in events
-            if event["event"] == "choice"
+            group: {"level": event["level"], "scores": event["scores"]} for group, event in tuned(directory).items()
         },
         "failed": [
             {"cell": cell, "reason": state.reason, "attempts": state.attempts}

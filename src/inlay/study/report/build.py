@@ -19,8 +19,9 @@ from inlay.study.report.selection import leave_out
 from inlay.study.report.settings_table import Setting, settings_of
 from inlay.study.report.summary import Sentence, summarise
 from inlay.study.report.tables import Table, make_table, to_csv, to_latex, to_markdown
+from inlay.study.report.tuning import tuning_table
 from inlay.study.report.words import COSTS
-from inlay.study.table import Row
+from inlay.study.table import Row, load_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,12 +60,18 @@ class Report:
     rows: tuple[Row, ...]
     summary: tuple[Sentence, ...]
     parts: tuple[Part, ...]
+    tuning: Table | None
     failures: Table
     cells: Table
 
 
 def make_report(
-    rows: Sequence[Row], facts: Facts, metric: str | None = None, draws: int = 9999, without: Sequence[str] = ()
+    rows: Sequence[Row],
+    facts: Facts,
+    metric: str | None = None,
+    draws: int = 9999,
+    without: Sequence[str] = (),
+    tried: Sequence[Row] = (),
 ) -> Report:
     """Return what a study's rows say.
 
@@ -74,6 +81,7 @@ def make_report(
         metric: what it is judged by; by default the first that the study names.
         draws: permutations a test.
         without: levels to leave out, see :func:`leave_out`.
+        tried: the runs that found the tuned setting, of which those that failed are shown.
 
     Raises:
         ConfigError: there are no rows, none has the metric, or there is no such level.
@@ -92,7 +100,15 @@ def make_report(
         parts.append(Part(analysis, tuple(settings), tuple(made), tuple(_pictures(rows, analysis, settings))))
     summary = summarise(rows, analyses, parts[0].settings if parts else ())
     summary += [Sentence("caution", said)] if said else []
-    return Report(facts, tuple(rows), tuple(summary), tuple(parts), _failures(rows, names), _cells(rows, names))
+    return Report(
+        facts,
+        tuple(rows),
+        tuple(summary),
+        tuple(parts),
+        tuning_table(facts.tuned),
+        _failures([*(row for row in tried if row.status != "done"), *rows], names),
+        _cells(rows, names),
+    )
 
 
 def _order(row: Row) -> tuple[str, ...]:
@@ -127,7 +143,9 @@ def write_report(
     from inlay.study.report.page import render
     from inlay.study.report.samples import samples
 
-    report = make_report(rows, read_facts(directory), metric, draws, without)
+    facts = read_facts(directory)
+    tried = load_table(directory, "tuning") if facts.tuned else []
+    report = make_report(rows, facts, metric, draws, without, tried)
     folder = out or directory / REPORT
     shown = (
         samples(directory, report.rows, report.parts[0].settings, report.parts[0].analysis.metric)
@@ -151,7 +169,8 @@ def write_report(
 
 def every_table(report: Report) -> list[Table]:
     """Return all tables of a report."""
-    return [table for part in report.parts for table in part.tables] + [report.failures, report.cells]
+    found = [table for part in report.parts for table in part.tables]
+    return [*found, *([] if report.tuning is None else [report.tuning]), report.failures, report.cells]
 
 
 def _file(name: str) -> str:
@@ -260,6 +279,8 @@ def to_text(report: Report) -> str:
             lines += [f"![{picture.title}](pictures/{_file(picture.name)}.png)", ""]
             lines += [picture.says, ""] if picture.says else []
         lines += [to_markdown(table) for table in part.tables]
+    if report.tuning is not None:
+        lines += ["## Tuning", "", to_markdown(report.tuning)]
     if report.failures.rows:
         lines += ["## Failures", "", to_markdown(report.failures)]
     for reason, count in report.facts.left_out:

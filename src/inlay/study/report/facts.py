@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from inlay.errors import ConfigError
 from inlay.run.evaluation.table import better
+from inlay.study.directory import tuned
 from inlay.study.statistics.sample import has
 from inlay.study.table import Row
 
@@ -31,10 +33,12 @@ class Facts:
     """Whether a greater value is better, as far as the study says."""
     left_out: tuple[tuple[str, int], ...] = ()
     """Reasons why combinations are no part of the study, and how many each."""
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What was found before the study began, see :func:`inlay.study.directory.tuned`."""
 
 
 def read_facts(directory: Path) -> Facts:
-    """Return what a study directory's design says; an empty statement where there is no such file.
+    """Return what a study directory's design and ledger say; an empty statement where there is no design.
 
     Raises:
         ConfigError: the file is broken.
@@ -51,6 +55,7 @@ def read_facts(directory: Path) -> Facts:
         tuple(design.get("metrics") or ()),
         dict(design.get("higher_is_better") or {}),
         tuple((str(one["reason"]), int(one["count"])) for one in design.get("left_out") or ()),
+        tuned(directory),
     )
 
 
