@@ -192,6 +192,23 @@ def test_a_study_may_grow_but_not_lose_results(tiny_base, photos, tmp_path):
         run_study(make(tiny_base, photos, budget={"steps": 4}), tmp_path, Inline(), Quiet())
 
 
+def test_neither_does_one_that_tunes_take_the_place_of_others_or_lose_results(tiny_base, photos, tmp_path):
+    run_study(make(tiny_base, photos), tmp_path / "other", Inline(), Quiet())
+    tuning = {"levels": [1e-3, 1e-2], "by": ["pair"]}
+    tuned = make(tiny_base, photos, tuning=tuning)
+    before = (tmp_path / "other" / "study.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="4 results, of which 4 belong to no cell of this study file"):
+        run_study(tuned, tmp_path / "other", Inline(), Quiet())
+    assert (tmp_path / "other" / "study.yaml").read_bytes() == before
+    run_study(tuned, tmp_path / "tuned", Inline(), Quiet())
+    executor = Inline()
+    run_study(make(tiny_base, photos, tuning=tuning, seeds=2), tmp_path / "tuned", executor, Quiet())
+    assert len(executor.begun) == 4
+    changed = make(tiny_base, photos, tuning=tuning, budget={"steps": 4})
+    with pytest.raises(ConfigError, match="12 results, of which 12 belong to no cell of this study file"):
+        run_study(changed, tmp_path / "tuned", Inline(), Quiet())
+
+
 def test_time_left_is_known_from_earlier_sittings(tiny_base, photos, tmp_path):
     def fail(task):
         return {"kind": "failed", "cell": task.cell, "reason": "not today", "seconds": 1.0}

@@ -114,7 +114,7 @@ def check_place(directory: Path, cells: Sequence[Cell], study: Study) -> None:
     known = {cell.id for cell in cells}
     finished = [path.parent.name for path in sorted((directory / CELLS).glob("*/record.json"))]
     lost = [name for name in finished if name not in known]
-    if study.tuning is None and lost:
+    if lost:
         raise ConfigError(
             f"{directory}: holds {len(finished)} results, of which {len(lost)} belong to no cell of this study file, "
             f"such as {lost[0]}; settings that change make other cells: give another --output, or the study file that "
