@@ -168,6 +168,7 @@ def collect() -> dict[str, dict]:
                 task: {
                     **json.loads((place / "score.json").read_text()),
                     **json.loads((place / "record.json").read_text())["costs"],
+                    "base": json.loads((place / "record.json").read_text())["base"]["hash"][:8],
                     "learning_rate": json.loads((place / "trace.jsonl").read_text().splitlines()[0])["learning_rate"],
                 }
                 for task, place in places.items()
@@ -198,6 +199,7 @@ def learned(scores: dict) -> bool:
 
 def write_page(found: dict[str, dict]) -> None:
     """Write the page from the results alone."""
+    bases = sorted({one["base"] for scores in found.values() for one in scores.values()})
     lines = [
         "# What every method makes of the embedded base",
         "",
@@ -212,6 +214,8 @@ def write_page(found: dict[str, dict]) -> None:
         "is what tuning added, with the half width of a 95 % interval over the 16 pairs of pictures that share their",
         "noise. It says how surely these pictures moved towards the references; one run a method says little about",
         "which method is best, which takes a study with several seeds.",
+        "",
+        f"The base's hash, as records have it: {', '.join(bases)}. A base that has learned on gives other figures.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",

@@ -101,7 +101,7 @@ def main() -> None:
     learnt = [*model.post_quant_conv.parameters(), *model.decoder.parameters()]
     optimizer = torch.optim.AdamW(learnt, lr=args.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     schedule = cosine(optimizer, 50, args.steps, args.seconds)
-    trace = Trace(args.out / "trace.json", args.steps)
+    trace = Trace(args.out / "trace.json", args.steps, limit=args.seconds)
     order = batches(SEED, "autoencoder/order", len(images), args.batch, args.steps, args.seconds)
     step = 0
     for step, chosen in enumerate(order):

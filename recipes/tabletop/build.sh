@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the embedded base again, from nothing but the world's renderer: about eight hours on two idle cores, of which
-# the denoiser takes 165 minutes and 82 more to be finished. It replaces the base and the judge in src/, and what an
-# earlier build left in build/tabletop but for its pictures.
+# Makes the embedded base again, from nothing but the world's renderer: about nine hours on two idle cores, of which
+# the denoiser takes 165 minutes, 82 more to be finished, and 64 to learn from a classifier of latents. It replaces the
+# base and the judge in src/, and what an earlier build left in build/tabletop but for its pictures.
 #
 #   MINIATURE=1 bash recipes/tabletop/build.sh
 #
@@ -20,7 +20,7 @@ if [ -n "${MINIATURE:-}" ]; then
 fi
 
 # Parts of an earlier build would be exported in place of those that are still to come.
-step rm -rf build/tabletop/{tokenizer,clip,clip-refined,autoencoder,classifier,denoiser,finish}
+step rm -rf build/tabletop/{tokenizer,clip,clip-refined,autoencoder,classifier,denoiser,finish,noisy-classifier,taught}
 step python recipes/tabletop/pictures.py
 step python recipes/tabletop/tokenizer.py
 step python recipes/tabletop/clip.py --threads 2 "${few[@]}"
@@ -42,6 +42,9 @@ step torchrun --nproc-per-node "$processes" --no-python \
 step python recipes/tabletop/export.py
 step torchrun --nproc-per-node "$processes" --no-python \
   inlay tune recipes/tabletop/finish.yaml "train.precision=$precision" "${run[@]}"
+step python recipes/tabletop/export.py
+step python recipes/tabletop/noisy_classifier.py --threads 2 "${few[@]}"
+step python recipes/tabletop/teach.py --threads 2 "${few[@]}"
 step python recipes/tabletop/export.py
 step python recipes/tabletop/denoiser.py
 step python recipes/tabletop/quality.py "${measures[@]}"

@@ -119,7 +119,7 @@ def main() -> None:
     judge = Judge().to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=args.rate, weight_decay=0.05, fused=True)
     schedule = cosine(optimizer, 100, args.steps, args.seconds)
-    trace = Trace(BUILD / "classifier-trace.json", args.steps, every=100)
+    trace = Trace(BUILD / "classifier-trace.json", args.steps, every=100, limit=args.seconds)
     order = batches(SEED, "classifier/order", len(images), args.batch, args.steps, args.seconds)
     step = 0
     for step, chosen in enumerate(order):

@@ -215,7 +215,7 @@ def main() -> None:
         [*parameter_groups(model, 0.1), {"params": head.parameters()}], lr=args.rate, betas=(0.9, 0.98)
     )
     schedule = cosine(optimizer, 150, args.steps, args.seconds)
-    trace = Trace(args.out / "trace.json", args.steps, every=25)
+    trace = Trace(args.out / "trace.json", args.steps, every=25, limit=args.seconds)
     order = batches(SEED, purpose, len(images), args.batch, args.steps, args.seconds)
     step = 0
     for step, chosen in enumerate(order):

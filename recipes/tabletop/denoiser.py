@@ -1,4 +1,4 @@
-"""Writes down for the model card how the denoiser was trained and what that cost, from the records of its two runs."""
+"""Writes down for the model card how the denoiser was trained and what that cost, from the records of its runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from pathlib import Path
 
 from pictures import BUILD
 
+CLASSIFIER = Path("recipes/tabletop/results/noisy-classifier.json")
 
-def account(record: dict, finish: dict | None = None) -> dict[str, str]:
-    """Return the card's two texts about a run of `denoiser.yaml` and, where there was one, of `finish.yaml`."""
+
+def account(record: dict, finish: dict | None = None, taught: tuple[dict, dict] | None = None) -> dict[str, str]:
+    """Return the card's two texts about how the denoiser was trained and what that cost.
+
+    Args:
+        record: of the run of `denoiser.yaml`.
+        finish: of the run of `finish.yaml`, where there was one.
+        taught: what `noisy_classifier.py` and `teach.py` wrote of themselves, where they were run.
+    """
     settings, costs, found = record["config"], record["costs"], record["metrics"]
     train, objective = settings["train"], settings["objective"]
     prediction = objective["prediction"].replace("_prediction", "-prediction")
@@ -38,7 +46,30 @@ def account(record: dict, finish: dict | None = None) -> dict[str, str]:
             f"{settings['train']['learning_rate']:g}."
         )
         cost += f" and {costs['training_seconds'] / 60:.0f} min to finish"
+    if taught is not None:
+        training, cost = training + taught_text(*taught), cost + taught_cost(*taught)
     return {"training": training, "cost": cost}
+
+
+def taught_text(classifier: dict, lesson: dict) -> str:
+    """Return what the card says of the classifier of noised latents and of what the denoiser learnt from it."""
+    right = {name: found["500"] for name, found in classifier["accuracy_by_timestep"].items()}
+    return (
+        f" Then `teach.py`: {lesson['steps']:,} steps at batch {lesson['batch']} = {lesson['images_seen']:,} pictures "
+        f"from {lesson['learning_rate']:g}, with two more losses by a classifier of noised latents "
+        f"({classifier['parameters'] / 1e6:.1f} M parameters, {classifier['steps']:,} steps at batch "
+        f"{classifier['batch']}; of test renders it names the class of {100 * right['class']:.0f} % and the colour of "
+        f"{100 * right['colour']:.0f} % at t = 500), which is shown what the denoiser predicts, noised again, and the "
+        f"real picture under the same noise: {lesson['excess']:g} times what it errs more about class and colour, "
+        f"{lesson['perceptual']:g} times how much its hidden values differ (arXiv 2401.00110). It shares neither "
+        "weights nor inputs with the judge of the figures below."
+    )
+
+
+def taught_cost(classifier: dict, lesson: dict) -> str:
+    """Return what the card says of the cost of both."""
+    spent = [found["seconds"] / 60 for found in (classifier, lesson)]
+    return f", classifier of latents {spent[0]:.0f} min, learning from it {spent[1]:.0f} min"
 
 
 def main() -> None:
@@ -46,11 +77,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=BUILD / "denoiser")
     parser.add_argument("--finish", type=Path, default=BUILD / "finish")
+    parser.add_argument("--taught", type=Path, default=BUILD / "taught")
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/denoiser.json"))
     args = parser.parse_args()
-    finish = args.finish / "record.json"
+    finish, lesson = args.finish / "record.json", args.taught / "summary.json"
     found = account(
-        json.loads((args.run / "record.json").read_text()), json.loads(finish.read_text()) if finish.exists() else None
+        json.loads((args.run / "record.json").read_text()),
+        json.loads(finish.read_text()) if finish.exists() else None,
+        (json.loads(CLASSIFIER.read_text()), json.loads(lesson.read_text())) if lesson.exists() else None,
     )
     args.results.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))

@@ -80,14 +80,17 @@ def main() -> None:
     torch.set_num_threads(1)
     made = BUILD / "export"
     shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(BUILD / "tokenizer", made / "tokenizer")
+    made.mkdir(parents=True)
+    if (BUILD / "tokenizer").exists():
+        shutil.copytree(BUILD / "tokenizer", made / "tokenizer")
     if (BUILD / "autoencoder" / "vae").exists():
         AutoencoderKL.from_pretrained(BUILD / "autoencoder" / "vae").half().save_pretrained(made / "vae")
     for clip in (BUILD / "clip-refined" / "model", BUILD / "clip" / "model"):
         if clip.exists():
             export_clip(clip, made)
             break
-    for trained in (BUILD / "finish" / "pipeline", BUILD / "denoiser" / "pipeline"):
+    for stage in ("taught", "finish", "denoiser"):
+        trained = BUILD / stage / "pipeline"
         if (trained / "unet").exists():
             UNet2DConditionModel.from_pretrained(trained / "unet").half().save_pretrained(made / "unet")
             # What the denoiser predicts is known from its training.

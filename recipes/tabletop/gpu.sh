@@ -22,6 +22,9 @@ SETUP_SECONDS=${SETUP_SECONDS:-60}      # what a script takes at most beyond its
 PREPARE_SECONDS=${PREPARE_SECONDS:-70}  # what the denoiser's run takes beyond its training: captions, saving
 FINISH_SHARE=${FINISH_SHARE:-33}        # per cent of the denoiser's training that finish.yaml gets, as on CPUs
 FINISH_PREPARE_SECONDS=${FINISH_PREPARE_SECONDS:-45}
+TEACH_SHARE=${TEACH_SHARE:-25}          # per cent that teach.py gets
+TEACH_PREPARE_SECONDS=${TEACH_PREPARE_SECONDS:-30}
+NOISY_SECONDS=${NOISY_SECONDS:-60}      # the classifier that teaches, beside the denoiser
 QUALITY_SECONDS=${QUALITY_SECONDS:-75}  # export, quality and card
 CLIP_BATCH=${CLIP_BATCH:-1024}
 DECODER_BATCH=${DECODER_BATCH:-64}
@@ -29,6 +32,9 @@ JUDGE_BATCH=${JUDGE_BATCH:-256}
 DENOISER_BATCH=${DENOISER_BATCH:-1024}
 DENOISER_RATE=${DENOISER_RATE:-1.5e-3}
 FINISH_RATE=${FINISH_RATE:-1e-3}
+NOISY_BATCH=${NOISY_BATCH:-512}
+TEACH_BATCH=${TEACH_BATCH:-512}
+TEACH_RATE=${TEACH_RATE:-8e-4}
 QUALITY_OPTIONS=${QUALITY_OPTIONS:-}    # of quality.py
 
 BUILD=build/tabletop
@@ -91,7 +97,8 @@ diffusers.AutoencoderKL.from_pretrained(sys.argv[1]).half().save_pretrained(sys.
       output=$BUILD/warm
 }
 
-rm -rf $LOGS $BUILD/{early,warm,autoencoder,clip,clip-refined,classifier,denoiser,finish} $RESULTS/clip-refined.json
+rm -rf $LOGS $BUILD/{early,warm,autoencoder,clip,clip-refined,classifier,denoiser,finish,noisy-classifier,taught} \
+  $RESULTS/clip-refined.json
 mkdir -p $LOGS
 : >$LOGS/stages.txt
 trap collect EXIT
@@ -119,15 +126,18 @@ wait "$judge" && cp $BUILD/classifier/{model.safetensors,config.json} $JUDGE/
 wait
 must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
 
-seconds=$(($(left) - PREPARE_SECONDS - FINISH_PREPARE_SECONDS - QUALITY_SECONDS))
+seconds=$(($(left) - PREPARE_SECONDS - FINISH_PREPARE_SECONDS - TEACH_PREPARE_SECONDS - QUALITY_SECONDS))
 ((seconds >= 3)) || { echo "no time is left for the denoiser" && exit 1; }
 stage refine $((REFINE_SECONDS + SETUP_SECONDS)) "$PYTHON" recipes/tabletop/clip.py --threads 2 --images "$IMAGES" \
   --batch "$CLIP_BATCH" --steps 1000000 --seconds "$REFINE_SECONDS" --rate 5e-4 --refine $BUILD/clip/model \
   --out $BUILD/clip-refined --results $RESULTS/clip-refined.json &
 refine=$!
+stage noisy $((NOISY_SECONDS + SETUP_SECONDS)) "$PYTHON" recipes/tabletop/noisy_classifier.py --threads 2 \
+  --images "$IMAGES" --batch "$NOISY_BATCH" --steps 1000000 --seconds "$NOISY_SECONDS" &
+noisy=$!
 minutes() { echo "train.minutes=$(awk "BEGIN { print $1 / 60 }")"; }
 must denoiser $(($(left) - 20)) "${INLAY[@]}" "${DENOISER[@]}" "${BY_CLOCK[@]}" "train.learning_rate=$DENOISER_RATE" \
-  "$(minutes $((seconds * (100 - FINISH_SHARE) / 100)))"
+  "$(minutes $((seconds * (100 - FINISH_SHARE - TEACH_SHARE) / 100)))"
 # The refined image side is kept where it finds more, in the worse direction, than the one that learnt with the text.
 wait "$refine" && "$PYTHON" -c 'import json, sys
 worse = [min(json.load(open(path))["test"][way] for way in ("image_to_text", "text_to_image")) for path in sys.argv[1:]]
@@ -136,9 +146,15 @@ sys.exit(worse[1] <= worse[0])' $RESULTS/clip.json $RESULTS/clip-refined.json ||
   rm -rf $BUILD/clip-refined $RESULTS/clip-refined.json
 must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
 # What is exported is tuned; without that it ships as it is.
-seconds=$(($(left) - FINISH_PREPARE_SECONDS - QUALITY_SECONDS))
+seconds=$(($(left) - FINISH_PREPARE_SECONDS - TEACH_PREPARE_SECONDS - QUALITY_SECONDS))
+seconds=$((seconds * FINISH_SHARE / (FINISH_SHARE + TEACH_SHARE)))
 ((seconds >= 3)) && stage finish $(($(left) - 20)) "${INLAY[@]}" "${FINISH[@]}" "${BY_CLOCK[@]}" \
   "train.learning_rate=$FINISH_RATE" "$(minutes "$seconds")" || rm -rf $BUILD/finish
+must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
+seconds=$(($(left) - TEACH_PREPARE_SECONDS - QUALITY_SECONDS))
+((seconds >= 3)) && wait "$noisy" && stage teach $(($(left) - 20)) "$PYTHON" recipes/tabletop/teach.py --threads 4 \
+  --images "$IMAGES" --batch "$TEACH_BATCH" --rate "$TEACH_RATE" --steps 1000000 --seconds "$seconds" ||
+  rm -rf $BUILD/taught
 "$PYTHON" recipes/tabletop/denoiser.py >$LOGS/account.log 2>&1
 must export "$SETUP_SECONDS" "$PYTHON" recipes/tabletop/export.py
 collect

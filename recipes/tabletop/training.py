@@ -84,12 +84,13 @@ class Trace:
 
     Args:
         path: the JSON file, written anew at every line.
-        steps: how many steps the run takes.
+        steps: how many steps the run takes at most.
         every: a line each so many steps; values between lines are averaged.
+        limit: how many seconds it takes at most.
     """
 
-    def __init__(self, path: Path, steps: int, every: int = 50):
-        self.path, self.steps, self.every = path, steps, every
+    def __init__(self, path: Path, steps: int, every: int = 50, limit: float = math.inf):
+        self.path, self.steps, self.every, self.limit = path, steps, every, limit
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, float | torch.Tensor] = {}
         self._begin = time.perf_counter()
@@ -112,7 +113,7 @@ class Trace:
         row |= {name: round(float(total) / count, 6) for name, total in self._sums.items()}
         self.rows.append(row)
         self._sums = {}
-        left = self.seconds() / done * (self.steps - done)
+        left = max(0.0, min(self.seconds() / done * (self.steps - done), self.limit - self.seconds()))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "seconds"))
         print(f"step {done}/{self.steps}  {shown}  {left / 60:.1f} min left", flush=True)
         self.path.write_text(json.dumps({"machine": machine(), "rows": self.rows}, indent=1))

@@ -1,6 +1,7 @@
 """What making the embedded base rests on: its pictures, the clock, the judge, and what the card says of it."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -59,6 +60,20 @@ def test_trace_sums_tensors_as_it_does_numbers(recipe_folder, tmp_path):
         traces[0].add(step, loss=value)
         traces[1].add(step, loss=value.item())
     assert traces[0].rows[0]["loss"] == traces[1].rows[0]["loss"]
+
+
+def test_the_time_left_is_the_clocks_where_that_ends_the_training(recipe_folder, monkeypatch, tmp_path, capsys):
+    import training
+
+    now = [0.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    traces = [training.Trace(tmp_path / "trace.json", 100, every=1, limit=limit) for limit in (120.0, math.inf)]
+    now[0] = 60.0
+    for trace in traces:
+        trace.add(9, loss=1.0)
+    by_clock, by_steps = capsys.readouterr().out.splitlines()
+    assert by_clock.endswith("1.0 min left")
+    assert by_steps.endswith("9.0 min left")
 
 
 def test_quality_takes_the_shipped_judge_where_none_was_trained(recipe_folder, monkeypatch, tmp_path):
@@ -158,6 +173,22 @@ def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
         "Then `finish.yaml`: 100 steps = 12,800 pictures with 0.5 outside things and all timesteps alike, from 0.0004."
     )
     assert both["cost"] == found["cost"] + " and 2 min to finish"
+    at_500 = {"class": {"500": 0.61}, "colour": {"500": 0.7}}
+    classifier = {
+        "parameters": 1_040_000,
+        "steps": 50,
+        "batch": 128,
+        "seconds": 180,
+        "accuracy_by_timestep": at_500,
+    }
+    lesson = {"steps": 10, "batch": 64, "images_seen": 640, "learning_rate": 4e-4, "seconds": 600}
+    lesson |= {"excess": 1.0, "perceptual": 0.5}
+    taught = denoiser.account(record, finish, (classifier, lesson))
+    assert taught["training"].startswith(both["training"])
+    assert "10 steps at batch 64 = 640 pictures from 0.0004, with two more losses" in taught["training"]
+    assert "names the class of 61 % and the colour of 70 % at t = 500" in taught["training"]
+    assert "1 times what it errs more about class and colour, 0.5 times how much" in taught["training"]
+    assert taught["cost"] == both["cost"] + ", classifier of latents 3 min, learning from it 10 min"
 
 
 @pytest.mark.slow
@@ -187,6 +218,7 @@ def test_one_command_makes_a_base_from_nothing(tmp_path):
     found = json.loads((tmp_path / "recipes" / "tabletop" / "results" / "denoiser.json").read_text())
     assert "4 steps at batch 16 = 64 pictures seen" in found["training"]
     assert "Then `finish.yaml`: 4 steps" in found["training"]
+    assert "Then `teach.py`: 4 steps" in found["training"]
     assert "4 steps at batch 16" in (base / "MODEL_CARD.md").read_text()
 
 

@@ -262,7 +262,7 @@ def test_every_mistake_is_reported_at_once():
         ),
         ({"method": {"rank": 4}}, "method.name: must be set to one of 'lora', 'full'"),
         ({"method": {"name": "full", "xyz": 4}}, "method.xyz: no such key; method knows 'name', 'parts'"),
-        ({"xyz": 4}, "xyz: no such key; the run file knows 'data', 'places', 'method', 'stack', 'train'"),
+        ({"xyz": 4}, "xyz: no such key; the file knows 'data', 'places', 'method', 'stack', 'train'"),
         ({"method": "lora"}, "method: 'lora' is wrong; must be a section of `key: value` lines"),
         (
             {"data": {"source": "d", "fill": "Whit"}},

@@ -59,7 +59,7 @@ def _sentence(key: str, annotation: Any, item: Any) -> tuple[str, str]:
     if kind == "extra_forbidden":
         section, _, name = key.rpartition(".")
         keys = _keys(annotation)
-        return f"{key}: no such key; ", nearest(name, keys) or f"{section or 'the run file'} knows {_list(keys)}"
+        return f"{key}: no such key; ", nearest(name, keys) or f"{section or 'the file'} knows {_list(keys)}"
     if kind == "missing":
         return f"{key}: must be set", ""
     if kind in ("union_tag_invalid", "union_tag_not_found"):
