@@ -164,11 +164,12 @@ def collect() -> dict[str, dict]:
     for case in cases():
         places = {task: BUILD / task / case for task in TASKS}
         if all((place / "score.json").exists() for place in places.values()):
+            records = {task: json.loads((place / "record.json").read_text()) for task, place in places.items()}
             found[case] = {
                 task: {
                     **json.loads((place / "score.json").read_text()),
-                    **json.loads((place / "record.json").read_text())["costs"],
-                    "base": json.loads((place / "record.json").read_text())["base"]["hash"][:8],
+                    **records[task]["costs"],
+                    "base": records[task]["base"]["hash"][:8],
                     "learning_rate": json.loads((place / "trace.jsonl").read_text().splitlines()[0])["learning_rate"],
                 }
                 for task, place in places.items()

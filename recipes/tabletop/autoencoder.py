@@ -13,8 +13,8 @@ import torch
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from encoder import fit_code, set_encoder
-from pictures import BUILD, TEST, TRAIN, pictures, pixels
-from training import Trace, add_device, add_limits, batches, bf16_where_fast, cosine, device_name
+from pictures import BUILD, TEST, pictures, pixels
+from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
 
 from inlay.randomness import stream
 
@@ -78,13 +78,8 @@ def measure(model: AutoencoderKL, images) -> dict:
 def main() -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_limits(parser, 5000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    add_training(parser, 5000, batch=8, rate=2e-3)
     parser.add_argument("--latent-channels", type=int, default=24)
-    parser.add_argument("--images", type=int, default=TRAIN)
-    parser.add_argument("--threads", type=int, default=1)
-    add_device(parser)
     parser.add_argument("--out", type=Path, default=BUILD / "autoencoder")
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/autoencoder.json"))
     args = parser.parse_args()

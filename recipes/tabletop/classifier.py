@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from clip import shifted
-from pictures import BUILD, TEST, TRAIN, pictures, pixels
+from pictures import BUILD, TEST, pictures, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from training import Trace, add_device, add_limits, batches, bf16_where_fast, cosine, device_name
+from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
 
 from inlay.data.tabletop import Scene, scene
 from inlay.metrics.judge import build
@@ -102,12 +102,7 @@ def alone(part: str, count: int) -> tuple[np.ndarray, torch.Tensor]:
 def main() -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_limits(parser, 2500)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--images", type=int, default=TRAIN)
-    parser.add_argument("--threads", type=int, default=1)
-    add_device(parser)
+    add_training(parser, 2500, batch=64, rate=2e-3)
     parser.add_argument("--out", type=Path, default=BUILD / "classifier")
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/classifier.json"))
     args = parser.parse_args()

@@ -8,10 +8,10 @@ import random
 from pathlib import Path
 
 import torch
-from pictures import BUILD, TEST, TRAIN, pictures, pixels
+from pictures import BUILD, TEST, pictures, pixels
 from tokenizer import COMMON, LENGTH, rare_words
 from torch.nn import functional
-from training import Trace, add_device, add_limits, batches, bf16_where_fast, cosine, device_name
+from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from inlay.data.tabletop import vocabulary
@@ -180,12 +180,7 @@ def parameter_groups(model: CLIPModel, decay: float) -> list[dict]:
 def main() -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_limits(parser, 2000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--images", type=int, default=TRAIN)
-    parser.add_argument("--threads", type=int, default=1)
-    add_device(parser)
+    add_training(parser, 2000, batch=128, rate=1e-3)
     parser.add_argument("--tokenizer", type=Path, default=BUILD / "tokenizer")
     parser.add_argument("--out", type=Path, default=BUILD / "clip")
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/clip.json"))

@@ -16,12 +16,13 @@ from classifier import ATTRIBUTES, alone
 from clip import shifted
 from diffusers import AutoencoderKL, DDIMScheduler
 from export import BASE
-from pictures import BUILD, TEST, TRAIN, pixels
+from pictures import BUILD, TEST, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from training import Trace, add_device, add_limits, batches, bf16_where_fast, cosine, device_name
+from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
 
+from inlay.objective.path import Path as NoisePath
 from inlay.randomness import stream
 
 SEED = 0
@@ -33,6 +34,9 @@ SEEN = (2, 4, 6)
 TIMESTEPS = (0, 200, 400, 500, 600, 700, 800, 900)
 """Where its accuracy is measured."""
 PATCH = 8
+
+Seen = tuple[dict[str, torch.Tensor], list[torch.Tensor]]
+"""What the classifier says: logits [B, values] of its attributes, and hidden values."""
 
 
 class NoisyClassifier(nn.Module):
@@ -64,7 +68,7 @@ class NoisyClassifier(nn.Module):
         patches = latents.permute(0, 2, 3, 1).flatten(1, 2) @ self.decoding
         return functional.fold(patches.transpose(1, 2), 8 * PATCH, PATCH, stride=PATCH)
 
-    def read(self, images: torch.Tensor, log_snr: torch.Tensor) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    def read(self, images: torch.Tensor, log_snr: torch.Tensor) -> Seen:
         """Return logits [B, values] of every attribute for decoded pictures, and the hidden values after `SEEN`."""
         frequencies = 0.1 * torch.exp(torch.linspace(0, 5, 16, device=images.device))
         angles = log_snr[:, None] * frequencies
@@ -82,9 +86,7 @@ class NoisyClassifier(nn.Module):
         pooled = torch.cat([hidden.mean((2, 3)), hidden.amax((2, 3))], 1)
         return {name: head(pooled) for name, head in self.heads.items()}, seen
 
-    def forward(
-        self, latents: torch.Tensor, log_snr: torch.Tensor
-    ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    def forward(self, latents: torch.Tensor, log_snr: torch.Tensor) -> Seen:
         """Return logits [B, values] of class and colour, and hidden values."""
         return self.read(self.decode(latents), log_snr)
 
@@ -97,31 +99,33 @@ def load(folder: Path) -> NoisyClassifier:
     return model.eval()
 
 
-def noised(latents: torch.Tensor, alphas_cumprod: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Return latents [B, C, H, W] noised to levels given by their cumulated alphas [B] (Ho et al. 2020, equation 4)."""
-    kept = alphas_cumprod[:, None, None, None]
-    return kept.sqrt() * latents + (1 - kept).sqrt() * noise
+def shown(model: NoisyClassifier, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, path: NoisePath) -> Seen:
+    """Return what the classifier says of clean latents [B, C, 8, 8] noised to timesteps [B]."""
+    return model(path.add_noise(latents, noise, t), log_snr(path, t).to(latents.device))
 
 
-def log_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
-    """Return the logarithms of the signal-to-noise ratios of cumulated alphas."""
-    return torch.log(alphas_cumprod / (1 - alphas_cumprod))
+def log_snr(path: NoisePath, t: torch.Tensor) -> torch.Tensor:
+    """Return the logarithms of the signal-to-noise ratios at timesteps [B], in single precision."""
+    return path.snr(t).log().float()
+
+
+def noise_path(base: Path) -> NoisePath:
+    """Return the path that the base was trained on."""
+    return NoisePath.from_alphas_cumprod(DDIMScheduler.from_pretrained(base / "scheduler").alphas_cumprod)
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
+    """Return the means of the latents [N, C, 8, 8] of uint8 images [N, 64, 64, 3], in half precision."""
+    found = []
+    for begin in range(0, len(images), 256):
+        posterior = vae.encode(pixels(images[begin : begin + 256], vae.device)).latent_dist
+        found.append((posterior.mean * vae.config.scaling_factor).half().cpu())
+    return torch.cat(found)
 
 
 @torch.inference_mode()
-def encode(base: Path, images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return the means of the base's latents [N, C, 8, 8] for uint8 images [N, 64, 64, 3], in half precision."""
-    vae = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).to(device)
-    return torch.cat(
-        [
-            (vae.encode(pixels(images[k : k + 256], device)).latent_dist.mean * vae.config.scaling_factor).half().cpu()
-            for k in range(0, len(images), 256)
-        ]
-    ).clone()
-
-
-@torch.inference_mode()
-def accuracy(model: NoisyClassifier, latents: torch.Tensor, expected: torch.Tensor, alphas: torch.Tensor) -> dict:
+def accuracy(model: NoisyClassifier, latents: torch.Tensor, expected: torch.Tensor, path: NoisePath) -> dict:
     """Return the share of right names of every attribute at `TIMESTEPS`."""
     model.eval()
     device = next(model.parameters()).device
@@ -130,9 +134,9 @@ def accuracy(model: NoisyClassifier, latents: torch.Tensor, expected: torch.Tens
         noise = torch.randn(latents.shape, generator=stream(SEED, "noisy-classifier/test", timestep))
         right = dict.fromkeys(TAUGHT, 0)
         for k in range(0, len(latents), 256):
-            level = alphas[timestep].expand(len(latents[k : k + 256])).to(device)
-            seen = noised(latents[k : k + 256].float().to(device), level, noise[k : k + 256].to(device))
-            for name, logits in model(seen, log_snr(level))[0].items():
+            part = latents[k : k + 256].float().to(device)
+            t = torch.full((len(part),), timestep)
+            for name, logits in shown(model, part, noise[k : k + 256].to(device), t, path)[0].items():
                 wanted = expected[k : k + 256, TAUGHT.index(name)]
                 right[name] += int((logits.argmax(1).cpu() == wanted).sum())
         for name in TAUGHT:
@@ -143,12 +147,7 @@ def accuracy(model: NoisyClassifier, latents: torch.Tensor, expected: torch.Tens
 def main() -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_limits(parser, 2400)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--images", type=int, default=TRAIN)
-    parser.add_argument("--threads", type=int, default=1)
-    add_device(parser)
+    add_training(parser, 2400, batch=128, rate=2e-3)
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--out", type=Path, default=BUILD / "noisy-classifier")
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/noisy-classifier.json"))
@@ -157,9 +156,10 @@ def main() -> None:
     torch.manual_seed(SEED)
     device = torch.device(args.device)
     images, values = alone("train", args.images)
-    latents, values = encode(args.base, images, device), values[:, : len(TAUGHT)]
+    vae = AutoencoderKL.from_pretrained(args.base / "vae", dtype=torch.float32).to(device)
+    latents, values = encode(vae, images), values[:, : len(TAUGHT)]
     test, expected = alone("test", TEST)
-    alphas = DDIMScheduler.from_pretrained(args.base / "scheduler").alphas_cumprod
+    path = noise_path(args.base)
     model = NoisyClassifier(latents.shape[1])
     model.fit_decoding(latents[:2000].float(), pixels(images[:2000]))
     model.to(device, memory_format=torch.channels_last)
@@ -171,14 +171,13 @@ def main() -> None:
     for step, chosen in enumerate(order):
         generator = stream(SEED, "noisy-classifier/noise", step)
         # Little can be named where noise is strong: those levels come up less often.
-        timesteps = (1000 * torch.rand(len(chosen), generator=generator) ** 1.25).long()
-        level = alphas[timesteps]
+        t = (path.timesteps * torch.rand(len(chosen), generator=generator) ** 1.25).long()
         noise = torch.randn(latents[chosen].shape, generator=generator)
-        seen = model.decode(noised(latents[chosen].float(), level, noise).to(device))
+        seen = model.decode(path.add_noise(latents[chosen].float(), noise, t).to(device))
         mirrored = (torch.rand(len(chosen), 1, 1, 1, generator=generator) < 0.5).to(device)
         seen = shifted(torch.where(mirrored, seen.flip(3), seen), generator)
         with bf16_where_fast(device):
-            logits, _ = model.read(seen, log_snr(level).to(device))
+            logits, _ = model.read(seen, log_snr(path, t).to(device))
         wanted = values[chosen].to(device)
         losses = {name: functional.cross_entropy(logits[name].float(), wanted[:, k]) for k, name in enumerate(TAUGHT)}
         # Colours are learnt sooner than shapes.
@@ -198,7 +197,7 @@ def main() -> None:
         "device": device_name(args.device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "test_pictures": len(test),
-        "accuracy_by_timestep": accuracy(model, encode(args.base, test, device), expected, alphas),
+        "accuracy_by_timestep": accuracy(model, encode(vae, test), expected, path),
     }
     args.results.write_text(json.dumps(summary, indent=1) + "\n")
     print(json.dumps(summary, indent=1))

@@ -20,7 +20,6 @@ the distance rises all the same, by a third in the run that ships: see the model
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from pathlib import Path
 
@@ -29,14 +28,16 @@ import torch
 from classifier import truth
 from diffusers import StableDiffusionPipeline
 from export import BASE
-from noisy_classifier import TAUGHT, encode, load, log_snr, noised
-from pictures import BUILD, TRAIN, pictures
+from noisy_classifier import TAUGHT, Seen, encode, load, noise_path, shown
+from pictures import BUILD, pictures
 from torch import nn
 from torch.nn import functional
-from training import Trace, add_device, add_limits, batches, bf16_where_fast, cosine, device_name
+from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
 
 from inlay.data.tabletop import Scene
+from inlay.objective.timesteps import Uniform
 from inlay.randomness import stream
+from inlay.train.ema import EMA
 
 SEED = 0
 UNKNOWN = -100
@@ -48,9 +49,6 @@ LEAST_SHARE = 0.7
 reason would have to look sharp."""
 DROPOUT = 0.1
 DECAY = 0.999
-
-Seen = tuple[dict[str, torch.Tensor], list[torch.Tensor]]
-"""What the classifier says: logits of its attributes, and hidden values."""
 
 
 def named(scene: Scene, caption: str) -> list[int]:
@@ -67,7 +65,7 @@ def named(scene: Scene, caption: str) -> list[int]:
     return [kind, colour if thing.colour in words[: words.index(thing.kind)] else UNKNOWN]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def read_captions(
     pipeline: StableDiffusionPipeline, captions: list[str], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,7 +77,7 @@ def read_captions(
             words[begin : begin + 256], padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
         found.append(pipeline.text_encoder(ids.to(device))[0].half().cpu())
-    return torch.cat(found).clone(), torch.tensor([distinct[caption] for caption in captions])
+    return torch.cat(found), torch.tensor([distinct[caption] for caption in captions])
 
 
 def compare(found: Seen, expected: Seen, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,39 +109,29 @@ def compare(found: Seen, expected: Seen, wanted: torch.Tensor) -> tuple[torch.Te
 def main() -> None:
     """Train, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_limits(parser, 3500)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=5e-4)
+    add_training(parser, 3500, batch=64, rate=5e-4)
     parser.add_argument("--excess", type=float, default=1.0, help="weight of that loss; the denoiser's own has 1")
     parser.add_argument("--perceptual", type=float, default=1.0, help="weight of that loss")
-    parser.add_argument("--images", type=int, default=TRAIN)
-    parser.add_argument("--threads", type=int, default=1)
-    add_device(parser)
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--classifier", type=Path, default=BUILD / "noisy-classifier")
     parser.add_argument("--out", type=Path, default=BUILD / "taught")
-    parser.add_argument("--save-every", type=int, default=500, help="steps between two saves of the averaged weights")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     pipeline = StableDiffusionPipeline.from_pretrained(args.base, dtype=torch.float32).to(device)
-    alphas = pipeline.scheduler.alphas_cumprod
+    path, prediction = noise_path(args.base), pipeline.scheduler.config.prediction_type
+    sampler = Uniform(stratified=True)
     images, captions, scenes = pictures("train", args.images)
-    latents = encode(args.base, np.asarray(images), device)
+    latents = encode(pipeline.vae, np.asarray(images))
     states, place = read_captions(pipeline, [*captions, ""], device)
     empty = states[place[-1]].float().to(device)
     answers = torch.tensor([named(*one) for one in zip(scenes, captions, strict=True)])
     classifier = load(args.classifier).to(device, memory_format=torch.channels_last).requires_grad_(False)
     unet = pipeline.unet.train().requires_grad_(True)
-    average = copy.deepcopy(unet).requires_grad_(False)
+    average = EMA(unet.parameters(), DECAY)
     optimizer = torch.optim.AdamW(unet.parameters(), args.rate, (0.9, 0.99), weight_decay=0.01, fused=True)
     schedule = cosine(optimizer, 100, args.steps, args.seconds)
     trace = Trace(BUILD / "teach-trace.json", args.steps, every=100, limit=args.seconds)
-
-    def save() -> None:
-        copy.deepcopy(average).half().save_pretrained(args.out / "pipeline" / "unet")
-        pipeline.scheduler.save_pretrained(args.out / "pipeline" / "scheduler")
-
     step = 0
     for step, chosen in enumerate(batches(SEED, "teach/order", len(latents), args.batch, args.steps, args.seconds)):
         generator = stream(SEED, "teach/noise", step)
@@ -151,29 +139,25 @@ def main() -> None:
         dropped = torch.rand(count, generator=generator) < DROPOUT
         context = states[place[chosen]].float().to(device)
         context = torch.where(dropped[:, None, None].to(device), empty, context)
-        strata = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-        timesteps = (strata * len(alphas)).long().clamp(max=len(alphas) - 1)
-        level = alphas[timesteps].to(device)
+        t = sampler.sample(generator, count, path)
         clean = latents[chosen].float().to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
-        seen = noised(clean, level, noise)
+        noisy = path.add_noise(clean, noise, t)
         with bf16_where_fast(device):
-            velocity = unet(seen, timesteps.to(device), context).sample.float()
-        # v-prediction (Salimans and Ho 2022): v = sqrt(alpha) noise - sqrt(1 - alpha) clean.
-        kept, lost = level.sqrt()[:, None, None, None], (1 - level).sqrt()[:, None, None, None]
-        error = functional.mse_loss(velocity, kept * noise - lost * clean)
+            output = unet(noisy, t.to(device), context).sample.float()
+        error = functional.mse_loss(output, path.target(prediction, clean, noise, t))
 
-        shown = timesteps >= LEAST_TIMESTEP
-        wanted = answers[chosen].masked_fill(dropped[:, None], UNKNOWN)[shown].to(device)
-        lower = LEAST_SHARE + (1 - LEAST_SHARE) * torch.rand(int(shown.sum()), generator=generator)
-        lower_level = alphas[(lower * timesteps[shown]).long()].to(device)
-        on = shown.to(device)
-        predicted, real = (kept * seen - lost * velocity)[on], clean[on]
+        vague = t >= LEAST_TIMESTEP
+        wanted = answers[chosen].masked_fill(dropped[:, None], UNKNOWN)[vague].to(device)
+        share = LEAST_SHARE + (1 - LEAST_SHARE) * torch.rand(int(vague.sum()), generator=generator)
+        lower = (share * t[vague]).long()
+        on = vague.to(device)
+        predicted, real = path.to_clean(prediction, output, noisy, t)[on], clean[on]
         again = torch.randn(real.shape, generator=generator).to(device)
         with bf16_where_fast(device):
             with torch.no_grad():
-                expected = classifier(noised(real, lower_level, again), log_snr(lower_level))
-            found = classifier(noised(predicted, lower_level, again), log_snr(lower_level))
+                expected = shown(classifier, real, again, lower, path)
+            found = shown(classifier, predicted, again, lower, path)
         excess, perceptual = (loss / count for loss in compare(found, expected, wanted))
         value = error + args.excess * excess + args.perceptual * perceptual
         optimizer.zero_grad(set_to_none=True)
@@ -181,13 +165,11 @@ def main() -> None:
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        share = 1 - min(DECAY, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), share)
+        average.update()
         trace.add(step, error=error, excess=excess, perceptual=perceptual)
-        if (step + 1) % args.save_every == 0:
-            save()
-    save()
+    with average.swapped():
+        unet.half().save_pretrained(args.out / "pipeline" / "unet")
+    pipeline.scheduler.save_pretrained(args.out / "pipeline" / "scheduler")
     summary = {
         "steps": step + 1,
         "batch": args.batch,

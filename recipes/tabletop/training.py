@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pictures import TRAIN
 
 from inlay.randomness import derive
 from inlay.run.machine import this_machine
@@ -23,10 +24,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def add_limits(parser: argparse.ArgumentParser, steps: int) -> None:
-    """Give a script the options `--steps` and `--seconds`, of which the first to be used up ends the training."""
+def add_training(parser: argparse.ArgumentParser, steps: int, batch: int, rate: float) -> None:
+    """Give a script the options that every training has, with its defaults.
+
+    Of `--steps` and `--seconds`, the first to be used up ends the training.
+    """
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--seconds", type=float, default=math.inf, help="for machines whose speed is not known")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument("--images", type=int, default=TRAIN)
+    parser.add_argument("--threads", type=int, default=1)
+    add_device(parser)
 
 
 def device_name(device: str) -> str:

@@ -231,7 +231,7 @@ def test_the_script_for_gpus_is_sound_and_asks_for_options_that_exist(recipe_fol
     for line in calls:
         name, _, rest = line.partition("recipes/tabletop/")[2].partition(".py")
         source = (ROOT / "recipes" / "tabletop" / f"{name}.py").read_text()
-        if "add_limits(parser" in source:
-            source += '"--steps" "--seconds"'
+        if "add_training(parser" in source:
+            source += (ROOT / "recipes" / "tabletop" / "training.py").read_text()
         for option in (word for word in rest.split() if word.startswith("--")):
             assert f'"{option}"' in source, (name, option)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.nn import functional
 
 from inlay.data.tabletop import World
@@ -52,7 +52,7 @@ def test_latents_of_the_base_are_decoded_to_their_pictures(recipe_folder):
     from inlay.base.locate import EMBEDDED
 
     images = np.stack([World("test")[k].image for k in range(64)])
-    latents = encode(EMBEDDED, images).float()
+    latents = encode(AutoencoderKL.from_pretrained(EMBEDDED / "vae", dtype=torch.float32), images).float()
     model = NoisyClassifier(24)
     model.fit_decoding(latents[:48], pixels(images[:48]))
     shown, real = model.decode(latents[48:]), pixels(images[48:])
@@ -61,13 +61,22 @@ def test_latents_of_the_base_are_decoded_to_their_pictures(recipe_folder):
 
 
 def test_noise_has_the_level_that_is_told_to_the_classifier(recipe_folder):
-    from noisy_classifier import log_snr, noised
+    from noisy_classifier import log_snr, noise_path, shown
 
-    alphas = torch.tensor([0.9, 0.5, 0.01])
-    clean, noise = torch.ones(3, 1, 1, 1), torch.full((3, 1, 1, 1), 2.0)
-    expected = alphas.sqrt() + 2 * (1 - alphas).sqrt()
-    assert torch.allclose(noised(clean, alphas, noise).flatten(), expected)
-    assert torch.allclose(log_snr(alphas).exp(), alphas / (1 - alphas))
+    from inlay.base.locate import EMBEDDED
+
+    path, t = noise_path(EMBEDDED), torch.tensor([0, 500, 999])
+    told = {}
+
+    def classifier(noisy, level):
+        told.update(noisy=noisy, level=level)
+        return {}, []
+
+    shown(classifier, torch.ones(3, 1, 1, 1), torch.zeros(3, 1, 1, 1), t, path)
+    signal = told["noisy"].flatten() ** 2
+    assert torch.allclose(told["level"], torch.log(signal / (1 - signal)), atol=1e-4)
+    assert torch.equal(told["level"], log_snr(path, t))
+    assert told["level"].diff().max() < -1
 
 
 def test_only_what_a_caption_names_of_one_thing_is_taught(recipe_folder):
