@@ -118,6 +118,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
+    classifier = load(args.classifier).to(device, memory_format=torch.channels_last).requires_grad_(False)
     pipeline = StableDiffusionPipeline.from_pretrained(args.base, dtype=torch.float32).to(device)
     path, prediction = noise_path(args.base), pipeline.scheduler.config.prediction_type
     sampler = Uniform(stratified=True)
@@ -126,7 +127,6 @@ def main() -> None:
     states, place = read_captions(pipeline, [*captions, ""], device)
     empty = states[place[-1]].float().to(device)
     answers = torch.tensor([named(*one) for one in zip(scenes, captions, strict=True)])
-    classifier = load(args.classifier).to(device, memory_format=torch.channels_last).requires_grad_(False)
     unet = pipeline.unet.train().requires_grad_(True)
     average = EMA(unet.parameters(), DECAY)
     optimizer = torch.optim.AdamW(unet.parameters(), args.rate, (0.9, 0.99), weight_decay=0.01, fused=True)
