@@ -11,13 +11,13 @@ from pictures import BUILD
 CLASSIFIER = Path("recipes/tabletop/results/noisy-classifier.json")
 
 
-def account(record: dict, finish: dict | None = None, taught: tuple[dict, dict] | None = None) -> dict[str, str]:
+def account(record: dict, finish: dict | None = None, taught: tuple[dict, list[dict]] | None = None) -> dict[str, str]:
     """Return the card's two texts about how the denoiser was trained and what that cost.
 
     Args:
         record: of the run of `denoiser.yaml`.
         finish: of the run of `finish.yaml`, where there was one.
-        taught: what `noisy_classifier.py` and `teach.py` wrote of themselves, where they were run.
+        taught: what `noisy_classifier.py` and every run of `teach.py` wrote of themselves, where they were run.
     """
     settings, costs, found = record["config"], record["costs"], record["metrics"]
     train, objective = settings["train"], settings["objective"]
@@ -51,25 +51,32 @@ def account(record: dict, finish: dict | None = None, taught: tuple[dict, dict] 
     return {"training": training, "cost": cost}
 
 
-def taught_text(classifier: dict, lesson: dict) -> str:
+def taught_text(classifier: dict, lessons: list[dict]) -> str:
     """Return what the card says of the classifier of noised latents and of what the denoiser learnt from it."""
     right = {name: found["500"] for name, found in classifier["accuracy_by_timestep"].items()}
+    runs = " and again ".join(
+        f"{lesson['steps']:,} steps at batch {lesson['batch']} = {lesson['images_seen']:,} pictures from "
+        f"{lesson['learning_rate']:g}"
+        for lesson in lessons
+    )
+    excess, perceptual = (
+        " then ".join(dict.fromkeys(f"{lesson[name]:g}" for lesson in lessons)) for name in ("excess", "perceptual")
+    )
     return (
-        f" Then `teach.py`: {lesson['steps']:,} steps at batch {lesson['batch']} = {lesson['images_seen']:,} pictures "
-        f"from {lesson['learning_rate']:g}, with two more losses by a classifier of noised latents "
+        f" Then `teach.py`: {runs}, with two more losses by a classifier of noised latents "
         f"({classifier['parameters'] / 1e6:.1f} M parameters, {classifier['steps']:,} steps at batch "
         f"{classifier['batch']}; of test renders it names the class of {100 * right['class']:.0f} % and the colour of "
         f"{100 * right['colour']:.0f} % at t = 500), which is shown what the denoiser predicts, noised again, and the "
-        f"real picture under the same noise: {lesson['excess']:g} times what it errs more about class and colour, "
-        f"{lesson['perceptual']:g} times how much its hidden values differ (arXiv 2401.00110). It shares neither "
+        f"real picture under the same noise: {excess} times what it errs more about class and colour, "
+        f"{perceptual} times how much its hidden values differ (arXiv 2401.00110). It shares neither "
         "weights nor inputs with the judge of the figures below."
     )
 
 
-def taught_cost(classifier: dict, lesson: dict) -> str:
+def taught_cost(classifier: dict, lessons: list[dict]) -> str:
     """Return what the card says of the cost of both."""
-    spent = [found["seconds"] / 60 for found in (classifier, lesson)]
-    return f", classifier of latents {spent[0]:.0f} min, learning from it {spent[1]:.0f} min"
+    spent = " and ".join(f"{lesson['seconds'] / 60:.0f} min" for lesson in lessons)
+    return f", classifier of latents {classifier['seconds'] / 60:.0f} min, learning from it {spent}"
 
 
 def main() -> None:
@@ -77,14 +84,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=BUILD / "denoiser")
     parser.add_argument("--finish", type=Path, default=BUILD / "finish")
-    parser.add_argument("--taught", type=Path, default=BUILD / "taught")
+    parser.add_argument("--taught", type=Path, nargs="+", default=[BUILD / "taught", BUILD / "taught-again"])
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/denoiser.json"))
     args = parser.parse_args()
-    finish, lesson = args.finish / "record.json", args.taught / "summary.json"
+    finish = args.finish / "record.json"
+    lessons = [
+        json.loads((folder / "summary.json").read_text())
+        for folder in args.taught
+        if (folder / "summary.json").exists()
+    ]
     found = account(
         json.loads((args.run / "record.json").read_text()),
         json.loads(finish.read_text()) if finish.exists() else None,
-        (json.loads(CLASSIFIER.read_text()), json.loads(lesson.read_text())) if lesson.exists() else None,
+        (json.loads(CLASSIFIER.read_text()), lessons) if lessons else None,
     )
     args.results.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))

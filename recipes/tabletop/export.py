@@ -89,7 +89,7 @@ def main() -> None:
         if clip.exists():
             export_clip(clip, made)
             break
-    for stage in ("taught", "finish", "denoiser"):
+    for stage in ("taught-again", "taught", "finish", "denoiser"):
         trained = BUILD / stage / "pipeline"
         if (trained / "unet").exists():
             UNet2DConditionModel.from_pretrained(trained / "unet").half().save_pretrained(made / "unet")

@@ -97,7 +97,7 @@ diffusers.AutoencoderKL.from_pretrained(sys.argv[1]).half().save_pretrained(sys.
       output=$BUILD/warm
 }
 
-rm -rf $LOGS $BUILD/{early,warm,autoencoder,clip,clip-refined,classifier,denoiser,finish,noisy-classifier,taught} \
+rm -rf $LOGS $BUILD/{early,warm,autoencoder,clip,clip-refined,classifier,denoiser,finish,noisy-classifier,taught*} \
   $RESULTS/clip-refined.json
 mkdir -p $LOGS
 : >$LOGS/stages.txt

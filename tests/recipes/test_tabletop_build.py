@@ -183,12 +183,17 @@ def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
     }
     lesson = {"steps": 10, "batch": 64, "images_seen": 640, "learning_rate": 4e-4, "seconds": 600}
     lesson |= {"excess": 1.0, "perceptual": 0.5}
-    taught = denoiser.account(record, finish, (classifier, lesson))
+    taught = denoiser.account(record, finish, (classifier, [lesson]))
     assert taught["training"].startswith(both["training"])
     assert "10 steps at batch 64 = 640 pictures from 0.0004, with two more losses" in taught["training"]
     assert "names the class of 61 % and the colour of 70 % at t = 500" in taught["training"]
     assert "1 times what it errs more about class and colour, 0.5 times how much" in taught["training"]
     assert taught["cost"] == both["cost"] + ", classifier of latents 3 min, learning from it 10 min"
+    again = lesson | {"steps": 20, "images_seen": 1280, "learning_rate": 1e-4, "excess": 0.5, "seconds": 1200}
+    longer = denoiser.account(record, finish, (classifier, [lesson, again]))
+    assert "from 0.0004 and again 20 steps at batch 64 = 1,280 pictures from 0.0001, with two" in longer["training"]
+    assert "1 then 0.5 times what it errs more about class and colour, 0.5 times how much" in longer["training"]
+    assert longer["cost"].endswith("learning from it 10 min and 20 min")
 
 
 @pytest.mark.slow
@@ -218,7 +223,7 @@ def test_one_command_makes_a_base_from_nothing(tmp_path):
     found = json.loads((tmp_path / "recipes" / "tabletop" / "results" / "denoiser.json").read_text())
     assert "4 steps at batch 16 = 64 pictures seen" in found["training"]
     assert "Then `finish.yaml`: 4 steps" in found["training"]
-    assert "Then `teach.py`: 4 steps" in found["training"]
+    assert "Then `teach.py`: 4 steps at batch 64 = 256 pictures from 0.0005 and again 4 steps" in found["training"]
     assert "4 steps at batch 16" in (base / "MODEL_CARD.md").read_text()
 
 
