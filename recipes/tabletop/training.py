@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -51,31 +51,48 @@ def bf16_where_fast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def batches(
-    seed: int, purpose: str, count: int, size: int, steps: int, seconds: float = math.inf
+    seed: int,
+    purpose: str,
+    count: int,
+    size: int,
+    steps: int,
+    seconds: float = math.inf,
+    *,
+    done: int = 0,
+    spent: float = 0.0,
 ) -> Iterator[torch.Tensor]:
     """Yield one batch of indices a step: every epoch is a new permutation of `count`, its short rest dropped.
 
-    They end after so many steps, or at the first step after so many seconds.
+    They end after so many steps, or at the first step after so many seconds. A training that goes on has `done` so many
+    of the steps and `spent` so many of the seconds.
     """
     per_epoch = count // size
-    begin = time.perf_counter()
-    for step in range(steps):
+    begin = time.perf_counter() - spent
+    order = None
+    for step in range(done, steps):
         if step and time.perf_counter() - begin >= seconds:
             return
         epoch, place = divmod(step, per_epoch)
-        if place == 0:
+        if place == 0 or order is None:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, purpose, epoch)))
         yield order[place * size : (place + 1) * size]
 
 
 def cosine(
-    optimizer: torch.optim.Optimizer, warmup: int, steps: int, seconds: float = math.inf
+    optimizer: torch.optim.Optimizer,
+    warmup: int,
+    steps: int,
+    seconds: float = math.inf,
+    *,
+    done: int = 0,
+    spent: float = 0.0,
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Return a schedule that rises linearly over `warmup` steps and falls to 1 % along a cosine.
 
-    It falls with the steps or with the seconds since this call, whichever are used up faster.
+    It falls with the steps or with the seconds since this call, whichever are used up faster. A training that goes on
+    has `done` so many of the steps and `spent` so many of the seconds.
     """
-    begin = time.perf_counter()
+    begin = time.perf_counter() - spent
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -83,7 +100,7 @@ def cosine(
         share = max((step - warmup) / max(1, steps - warmup), (time.perf_counter() - begin) / seconds)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor, done - 1)
 
 
 class Trace:
@@ -96,13 +113,21 @@ class Trace:
         steps: how many steps the run takes at most.
         every: a line each so many steps; values between lines are averaged.
         limit: how many seconds it takes at most.
+        rows: what was measured before, by a training that goes on; its seconds count on from there.
     """
 
-    def __init__(self, path: Path, steps: int, every: int = 50, limit: float = math.inf):
+    def __init__(
+        self,
+        path: Path,
+        steps: int,
+        every: int = 50,
+        limit: float = math.inf,
+        rows: Sequence[dict[str, float]] = (),
+    ):
         self.path, self.steps, self.every, self.limit = path, steps, every, limit
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float]] = list(rows)
         self._sums: dict[str, float | torch.Tensor] = {}
-        self._begin = time.perf_counter()
+        self._begin = time.perf_counter() - (rows[-1]["seconds"] if rows else 0.0)
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def seconds(self) -> float:

@@ -146,3 +146,40 @@ def test_a_classifier_is_trained_and_the_denoiser_learns_from_it(few_pictures, t
     for changed in weights.values():
         assert any(not torch.equal(changed[name], value) for name, value in before.items())
     assert any(not torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_a_stopped_teaching_goes_on_to_the_same_bits(few_pictures, tmp_path, monkeypatch):
+    import teach
+
+    from inlay.base.locate import EMBEDDED
+
+    few_pictures("noisy_classifier", "--base", EMBEDDED, "--steps", 1, "--results", tmp_path / "classifier.json")
+    monkeypatch.setattr(teach, "EVERY", 2)
+    options = ("--base", EMBEDDED, "--steps", 5, "--classifier", tmp_path / "noisy-classifier", "--rate", 1e-3)
+    few_pictures("teach", *options, "--out", tmp_path / "whole")
+    whole = json.loads((tmp_path / "teach-trace.json").read_text())["rows"]
+
+    def stopped(*args, **kwargs):
+        for step, chosen in enumerate(batches(*args, **kwargs)):
+            if step == 3:
+                raise KeyboardInterrupt
+            yield chosen
+
+    batches = teach.batches
+    monkeypatch.setattr(teach, "batches", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        few_pictures("teach", *options, "--out", tmp_path / "parts")
+    assert not (tmp_path / "parts" / "pipeline").exists()
+    monkeypatch.setattr(teach, "batches", batches)
+    with pytest.raises(SystemExit, match=r"step-00000002 is of a training with rate 0\.001, not 0\.002"):
+        few_pictures("teach", *options, "--rate", 2e-3, "--out", tmp_path / "parts")
+    few_pictures("teach", *options, "--out", tmp_path / "parts")
+    weights = [
+        (tmp_path / name / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+        for name in ("whole", "parts")
+    ]
+    assert weights[0] == weights[1]
+    again = json.loads((tmp_path / "teach-trace.json").read_text())["rows"]
+    assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in whole]
+    assert json.loads((tmp_path / "parts" / "summary.json").read_text())["steps"] == 5
+    assert not (tmp_path / "parts" / "checkpoints").exists()
