@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from encoder import fit_code, set_encoder
 from pictures import BUILD, TEST, pictures, pixels
-from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
+from training import Training, add_training, bf16_where_fast
 
 from inlay.randomness import stream
 
@@ -95,11 +95,16 @@ def main() -> None:
     print(json.dumps(facts), flush=True)
     learnt = [*model.post_quant_conv.parameters(), *model.decoder.parameters()]
     optimizer = torch.optim.AdamW(learnt, lr=args.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    schedule = cosine(optimizer, 50, args.steps, args.seconds)
-    trace = Trace(args.out / "trace.json", args.steps, limit=args.seconds)
-    order = batches(SEED, "autoencoder/order", len(images), args.batch, args.steps, args.seconds)
-    step = 0
-    for step, chosen in enumerate(order):
+    training = Training(
+        args,
+        optimizer,
+        purpose="autoencoder/order",
+        count=len(images),
+        warmup=50,
+        trace=args.out / "trace.json",
+        clipped=learnt,
+    )
+    for step, chosen in training:
         batch = images[chosen.numpy()]
         latents = torch.from_numpy(code(batch))
         noise = torch.randn(latents.shape, generator=stream(SEED, "autoencoder/noise", step))
@@ -107,25 +112,17 @@ def main() -> None:
             output = model.decode((latents + SPREAD * noise).to(device)).sample
         error = output.float() - pixels(batch, device)
         value = error.abs().mean()
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(learnt, 1.0)
-        optimizer.step()
-        schedule.step()
-        trace.add(step, loss=value, squared_error=error.detach().square().mean())
+        training.learn(value, loss=value, squared_error=error.detach().square().mean())
         if (step + 1) % 500 == 0:
             print(json.dumps({"psnr": measure(model, test[:128])["psnr_mean"]}), flush=True)
             model.save_pretrained(args.out / "vae")
     found = measure(model, test)
     model.save_pretrained(args.out / "vae")
     summary = {
-        "steps": step + 1,
-        "batch": args.batch,
+        **training.summary(),
         "rate": args.rate,
         "pictures": args.images,
-        "seconds": round(trace.seconds(), 1),
         "threads": args.threads,
-        "device": device_name(args.device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
         "decoder_parameters": sum(p.numel() for p in model.decoder.parameters()),

@@ -13,7 +13,7 @@ from pictures import BUILD, TEST, pictures, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
+from training import Training, add_training, bf16_where_fast
 
 from inlay.data.tabletop import Scene, scene
 from inlay.metrics.judge import build
@@ -113,11 +113,16 @@ def main() -> None:
     test, expected = alone("test", TEST)
     judge = Judge().to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=args.rate, weight_decay=0.05, fused=True)
-    schedule = cosine(optimizer, 100, args.steps, args.seconds)
-    trace = Trace(BUILD / "classifier-trace.json", args.steps, every=100, limit=args.seconds)
-    order = batches(SEED, "classifier/order", len(images), args.batch, args.steps, args.seconds)
-    step = 0
-    for step, chosen in enumerate(order):
+    training = Training(
+        args,
+        optimizer,
+        purpose="classifier/order",
+        count=len(images),
+        warmup=100,
+        trace=BUILD / "classifier-trace.json",
+        every=100,
+    )
+    for step, chosen in training:
         generator = stream(SEED, "classifier/augment", step)
         real = worn(shifted(pixels(images[chosen.numpy()], device), generator), generator)
         with bf16_where_fast(device):
@@ -127,11 +132,7 @@ def main() -> None:
         weights = [1.0, 1.0] + [0.3] * (len(ATTRIBUTES) - 2)
         losses = [functional.cross_entropy(one.float(), wanted[:, k]) for k, one in enumerate(logits.values())]
         value = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        schedule.step()
-        trace.add(step, loss=value, kind=losses[0], colour=losses[1])
+        training.learn(value, loss=value, kind=losses[0], colour=losses[1])
     args.out.mkdir(parents=True, exist_ok=True)
     held = {
         name: value.half() if value.is_floating_point() else value for name, value in judge.network.state_dict().items()
@@ -140,11 +141,8 @@ def main() -> None:
     named = load(args.out).to(device).name(test)
     right = {name: named[name] == expected[:, k].numpy() for k, name in enumerate(ATTRIBUTES)}
     summary = {
-        "steps": step + 1,
-        "batch": args.batch,
+        **training.summary(),
         "pictures": len(images),
-        "seconds": round(trace.seconds(), 1),
-        "device": device_name(args.device),
         "parameters": sum(p.numel() for p in judge.parameters()),
         "test_pictures": len(test),
         "accuracy": {name: round(float(values.mean()), 4) for name, values in right.items()},

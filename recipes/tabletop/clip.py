@@ -11,7 +11,7 @@ import torch
 from pictures import BUILD, TEST, pictures, pixels
 from tokenizer import COMMON, LENGTH, rare_words
 from torch.nn import functional
-from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
+from training import Training, add_training, bf16_where_fast
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from inlay.data.tabletop import vocabulary
@@ -202,41 +202,38 @@ def main() -> None:
     if args.refine is not None:
         # The denoiser reads the text tower's states: they must not move once it trains.
         model.text_model.requires_grad_(False)
-    purpose = "clip/order" if args.refine is None else "clip/refine"
     head = torch.nn.Linear(192, len(tokenizer)).to(device)
     weights = word_weights(tokenizer, ids[:, 0]).to(device)
     model.to(device)
     optimizer = torch.optim.AdamW(
         [*parameter_groups(model, 0.1), {"params": head.parameters()}], lr=args.rate, betas=(0.9, 0.98)
     )
-    schedule = cosine(optimizer, 150, args.steps, args.seconds)
-    trace = Trace(args.out / "trace.json", args.steps, every=25, limit=args.seconds)
-    order = batches(SEED, purpose, len(images), args.batch, args.steps, args.seconds)
-    step = 0
-    for step, chosen in enumerate(order):
+    training = Training(
+        args,
+        optimizer,
+        purpose="clip/order" if args.refine is None else "clip/refine",
+        count=len(images),
+        warmup=150,
+        trace=args.out / "trace.json",
+        every=25,
+        clipped=model.parameters(),
+    )
+    for step, chosen in training:
         generator = stream(SEED, "clip/augment", step)
         real = shifted(pixels(images[chosen.numpy()], device), generator)
         words = ids[chosen, torch.randint(0, WORDINGS, (args.batch,), generator=generator)]
         words = words[:, : int((words != tokenizer.eos_token_id).sum(1).max()) + 1]
         value, guess = loss(model, head, real, words.to(device), weights)
-        optimizer.zero_grad(set_to_none=True)
-        (value + guess if args.refine is None else value).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        trace.add(step, loss=value, words=guess)
+        training.learn(value + guess if args.refine is None else value, loss=value, words=guess)
         if (step + 1) % 250 == 0:
             print(measure(model, tokenizer, test_images[:1024], test_captions[:1024]), flush=True)
     unseen = settle_unseen(model, ids) if args.refine is None else None
     model.save_pretrained(args.out / "model")
     summary = {
-        "steps": step + 1,
-        "batch": args.batch,
+        **training.summary(),
         "rate": args.rate,
         "pictures": args.images,
-        "seconds": round(trace.seconds(), 1),
         "threads": args.threads,
-        "device": device_name(args.device),
         "text_parameters": sum(p.numel() for p in model.text_model.parameters()),
         "image_parameters": sum(p.numel() for p in model.vision_model.parameters()),
         "tokens_never_in_a_caption": unseen,

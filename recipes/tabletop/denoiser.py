@@ -8,6 +8,10 @@ from pathlib import Path
 
 from pictures import BUILD
 
+LESSONS = ("taught", "taught-again")
+"""The runs of `teach.py`."""
+STAGES = ("denoiser", "finish", *LESSONS)
+"""The trainings of the denoiser; the last of them that was run ships."""
 CLASSIFIER = Path("recipes/tabletop/results/noisy-classifier.json")
 
 
@@ -84,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=BUILD / "denoiser")
     parser.add_argument("--finish", type=Path, default=BUILD / "finish")
-    parser.add_argument("--taught", type=Path, nargs="+", default=[BUILD / "taught", BUILD / "taught-again"])
+    parser.add_argument("--taught", type=Path, nargs="+", default=[BUILD / lesson for lesson in LESSONS])
     parser.add_argument("--results", type=Path, default=Path("recipes/tabletop/results/denoiser.json"))
     args = parser.parse_args()
     finish = args.finish / "record.json"

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from denoiser import STAGES
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from pictures import BUILD
 from safetensors.torch import save_file
@@ -89,7 +90,7 @@ def main() -> None:
         if clip.exists():
             export_clip(clip, made)
             break
-    for stage in ("taught-again", "taught", "finish", "denoiser"):
+    for stage in reversed(STAGES):
         trained = BUILD / stage / "pipeline"
         if (trained / "unet").exists():
             UNet2DConditionModel.from_pretrained(trained / "unet").half().save_pretrained(made / "unet")

@@ -20,7 +20,7 @@ from pictures import BUILD, TEST, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
+from training import Training, add_training, bf16_where_fast
 
 from inlay.objective.path import Path as NoisePath
 from inlay.randomness import stream
@@ -164,11 +164,16 @@ def main() -> None:
     model.fit_decoding(latents[:2000].float(), pixels(images[:2000]))
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.05, fused=True)
-    schedule = cosine(optimizer, 100, args.steps, args.seconds)
-    trace = Trace(BUILD / "noisy-classifier-trace.json", args.steps, every=100, limit=args.seconds)
-    order = batches(SEED, "noisy-classifier/order", len(latents), args.batch, args.steps, args.seconds)
-    step = 0
-    for step, chosen in enumerate(order):
+    training = Training(
+        args,
+        optimizer,
+        purpose="noisy-classifier/order",
+        count=len(latents),
+        warmup=100,
+        trace=BUILD / "noisy-classifier-trace.json",
+        every=100,
+    )
+    for step, chosen in training:
         generator = stream(SEED, "noisy-classifier/noise", step)
         # Little can be named where noise is strong: those levels come up less often.
         t = (path.timesteps * torch.rand(len(chosen), generator=generator) ** 1.25).long()
@@ -182,19 +187,12 @@ def main() -> None:
         losses = {name: functional.cross_entropy(logits[name].float(), wanted[:, k]) for k, name in enumerate(TAUGHT)}
         # Colours are learnt sooner than shapes.
         value = losses["class"] + 0.5 * losses["colour"]
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        schedule.step()
-        trace.add(step, loss=value, **losses)
+        training.learn(value, loss=value, **losses)
     args.out.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, args.out / "model.safetensors")
     summary = {
-        "steps": step + 1,
-        "batch": args.batch,
+        **training.summary(),
         "pictures": len(latents),
-        "seconds": round(trace.seconds(), 1),
-        "device": device_name(args.device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "test_pictures": len(test),
         "accuracy_by_timestep": accuracy(model, encode(vae, test), expected, path),

@@ -25,8 +25,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +34,12 @@ from diffusers import StableDiffusionPipeline
 from export import BASE
 from noisy_classifier import TAUGHT, Seen, encode, load, noise_path, shown
 from pictures import BUILD, pictures
-from torch import nn
 from torch.nn import functional
-from training import Trace, add_training, batches, bf16_where_fast, cosine, device_name
+from training import Training, add_training, bf16_where_fast
 
 from inlay.data.tabletop import Scene
 from inlay.objective.timesteps import Uniform
 from inlay.randomness import stream
-from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from inlay.train.ema import EMA
 
 UNKNOWN = -100
@@ -114,39 +110,6 @@ def compare(found: Seen, expected: Seen, wanted: torch.Tensor) -> tuple[torch.Te
     return excess, perceptual
 
 
-class Checkpoints:
-    """What a stopped training goes on from, in a folder that is gone when it has ended."""
-
-    def __init__(self, folder: Path, settings: dict, unet: nn.Module, average: EMA, optimizer: torch.optim.Optimizer):
-        self.folder, self.settings = folder, settings
-        self.unet, self.average, self.optimizer = unet, average, optimizer
-
-    def go_on(self) -> tuple[int, list[dict[str, float]]]:
-        """Take over the latest checkpoint, if there is one; return the steps done and the rows of the trace."""
-        found = checkpoints(self.folder)
-        if not found:
-            return 0, []
-        tensors, optimizer, facts = load_checkpoint(found[-1])
-        for name, value in self.settings.items():
-            if facts["settings"].get(name) != value:
-                sys.exit(
-                    f"{found[-1]} is of a training with {name} {facts['settings'].get(name)}, not {value}: give that, "
-                    "another --out, or remove it"
-                )
-        self.unet.load_state_dict({name[5:]: value for name, value in tensors.items() if name.startswith("unet/")})
-        self.average.load({name[8:]: value for name, value in tensors.items() if name.startswith("average/")})
-        self.optimizer.load_state_dict(optimizer)
-        print(f"goes on after step {facts['step']}", flush=True)
-        return facts["step"], facts["rows"]
-
-    def save(self, step: int, rows: list[dict[str, float]]) -> None:
-        """Write one after so many steps."""
-        tensors = {f"unet/{name}": value for name, value in self.unet.state_dict().items()}
-        tensors |= {f"average/{name}": value for name, value in self.average.state().items()}
-        facts = {"settings": self.settings, "rows": rows}
-        save_checkpoint(self.folder, step, tensors, self.optimizer.state_dict(), facts, keep=1)
-
-
 def main() -> None:
     """Train, save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -172,16 +135,20 @@ def main() -> None:
     unet = pipeline.unet.train().requires_grad_(True)
     average = EMA(unet.parameters(), DECAY)
     optimizer = torch.optim.AdamW(unet.parameters(), args.rate, (0.9, 0.99), weight_decay=0.01, fused=True)
-    settings = {name: str(value) for name, value in vars(args).items() if name not in ("out", "threads", "device")}
-    kept = Checkpoints(args.out / "checkpoints", settings, unet, average, optimizer)
-    done, rows = kept.go_on()
-    spent = rows[-1]["seconds"] if rows else 0.0
-    schedule = cosine(optimizer, 100, args.steps, args.seconds, done=done, spent=spent)
-    trace = Trace(BUILD / "teach-trace.json", args.steps, every=EVERY, limit=args.seconds, rows=rows)
-    purpose, count = "teach/order", len(latents)
-    order = batches(args.seed, purpose, count, args.batch, args.steps, args.seconds, done=done, spent=spent)
-    step = done - 1
-    for step, chosen in enumerate(order, done):
+    training = Training(
+        args,
+        optimizer,
+        purpose="teach/order",
+        count=len(latents),
+        warmup=100,
+        trace=BUILD / "teach-trace.json",
+        every=EVERY,
+        seed=args.seed,
+        clipped=unet.parameters(),
+        kept={"unet": unet, "average": average},
+        folder=args.out / "checkpoints",
+    )
+    for step, chosen in training:
         generator = stream(args.seed, "teach/noise", step)
         count = len(chosen)
         dropped = torch.rand(count, generator=generator) < DROPOUT
@@ -208,30 +175,20 @@ def main() -> None:
             found = shown(classifier, predicted, again, lower, path)
         excess, perceptual = (loss / count for loss in compare(found, expected, wanted))
         value = error + args.excess * excess + args.perceptual * perceptual
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        training.learn(value, error=error, excess=excess, perceptual=perceptual)
         average.update()
-        trace.add(step, error=error, excess=excess, perceptual=perceptual)
-        if (step + 1) % EVERY == 0:
-            kept.save(step + 1, trace.rows)
     with average.swapped():
         unet.half().save_pretrained(args.out / "pipeline" / "unet")
     pipeline.scheduler.save_pretrained(args.out / "pipeline" / "scheduler")
     summary = {
-        "steps": step + 1,
-        "batch": args.batch,
-        "images_seen": (step + 1) * args.batch,
+        **training.summary(),
+        "images_seen": training.done * args.batch,
         "learning_rate": args.rate,
         "excess": args.excess,
         "perceptual": args.perceptual,
-        "seconds": round(trace.seconds(), 1),
-        "device": device_name(args.device),
     }
     (args.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    shutil.rmtree(kept.folder, ignore_errors=True)
+    training.close()
     print(json.dumps(summary, indent=1))
 
 

@@ -6,8 +6,10 @@ import argparse
 import json
 import math
 import platform
+import shutil
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from pictures import TRAIN
 
 from inlay.randomness import derive
 from inlay.run.machine import this_machine
+from inlay.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from inlay.train.ema import Averages
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -50,57 +54,18 @@ def bf16_where_fast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def batches(
-    seed: int,
-    purpose: str,
-    count: int,
-    size: int,
-    steps: int,
-    seconds: float = math.inf,
-    *,
-    done: int = 0,
-    spent: float = 0.0,
-) -> Iterator[torch.Tensor]:
+def batches(seed: int, purpose: str, count: int, size: int, steps: int, done: int = 0) -> Iterator[torch.Tensor]:
     """Yield one batch of indices a step: every epoch is a new permutation of `count`, its short rest dropped.
 
-    They end after so many steps, or at the first step after so many seconds. A training that goes on has `done` so many
-    of the steps and `spent` so many of the seconds.
+    A training that goes on has `done` so many of the steps.
     """
     per_epoch = count // size
-    begin = time.perf_counter() - spent
     order = None
     for step in range(done, steps):
-        if step and time.perf_counter() - begin >= seconds:
-            return
         epoch, place = divmod(step, per_epoch)
         if place == 0 or order is None:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, purpose, epoch)))
         yield order[place * size : (place + 1) * size]
-
-
-def cosine(
-    optimizer: torch.optim.Optimizer,
-    warmup: int,
-    steps: int,
-    seconds: float = math.inf,
-    *,
-    done: int = 0,
-    spent: float = 0.0,
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return a schedule that rises linearly over `warmup` steps and falls to 1 % along a cosine.
-
-    It falls with the steps or with the seconds since this call, whichever are used up faster. A training that goes on
-    has `done` so many of the steps and `spent` so many of the seconds.
-    """
-    begin = time.perf_counter() - spent
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        share = max((step - warmup) / max(1, steps - warmup), (time.perf_counter() - begin) / seconds)
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor, done - 1)
 
 
 class Trace:
@@ -151,6 +116,122 @@ class Trace:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "seconds"))
         print(f"step {done}/{self.steps}  {shown}  {left / 60:.1f} min left", flush=True)
         self.path.write_text(json.dumps({"machine": machine(), "rows": self.rows}, indent=1))
+
+
+class Training:
+    """The loop of a training script: what is learnt when, how fast, what is shown of it, and how it goes on.
+
+    Iterating yields the number of each step and the indices of its batch, until `--steps` or `--seconds` are used up;
+    the script computes a loss of them for :meth:`learn`. The learning rate rises linearly over `warmup` steps and falls
+    to 1 % along a cosine, with the steps or with the seconds, whichever are used up faster.
+
+    Args:
+        args: of `add_training`.
+        optimizer: whose rate is set.
+        purpose: names the order of the pictures.
+        count: how many there are.
+        warmup: steps.
+        trace: the JSON file of what was measured.
+        every: a line of it each so many steps, and a checkpoint.
+        seed: of the order.
+        clipped: parameters whose gradients are cut to a norm of 1 together.
+        kept: what a stopped training goes on from besides the optimizer, by name: models, and averages of them.
+        folder: where its checkpoints are; without one it begins anew.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        optimizer: torch.optim.Optimizer,
+        *,
+        purpose: str,
+        count: int,
+        warmup: int,
+        trace: Path,
+        every: int = 50,
+        seed: int = 0,
+        clipped: Iterable[torch.nn.Parameter] = (),
+        kept: dict[str, torch.nn.Module | Averages] | None = None,
+        folder: Path | None = None,
+    ):
+        self.args, self.optimizer, self.warmup = args, optimizer, warmup
+        self.every, self.clipped, self.kept, self.folder = every, list(clipped), kept or {}, folder
+        self.done, rows = self._go_on(folder) if folder else (0, [])
+        self.trace = Trace(trace, args.steps, every, args.seconds, rows)
+        self._order = batches(seed, purpose, count, args.batch, args.steps, self.done)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor, self.done - 1)
+
+    def __iter__(self) -> Iterator[tuple[int, torch.Tensor]]:
+        for chosen in self._order:
+            if self.done and self.trace.seconds() >= self.args.seconds:
+                return
+            yield self.done, chosen
+            self.done += 1
+            if self.folder and self.done % self.every == 0:
+                self._save(self.folder)
+
+    def learn(self, loss: torch.Tensor, /, **values: torch.Tensor) -> None:
+        """Take one step down a loss, and keep values of it for the trace."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clipped:
+            torch.nn.utils.clip_grad_norm_(self.clipped, 1.0)
+        self.optimizer.step()
+        self._schedule.step()
+        self.trace.add(self.done, **values)
+
+    def summary(self) -> dict[str, int | float | str]:
+        """Return what the figures of every training begin with."""
+        return {
+            "steps": self.done,
+            "batch": self.args.batch,
+            "seconds": round(self.trace.seconds(), 1),
+            "device": device_name(self.args.device),
+        }
+
+    def close(self) -> None:
+        """Drop the checkpoints: what was learnt has been saved."""
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _factor(self, step: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        by_steps = (step - self.warmup) / max(1, self.args.steps - self.warmup)
+        share = max(by_steps, self.trace.seconds() / self.args.seconds)
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+    def _settings(self) -> dict[str, str]:
+        return {name: str(value) for name, value in vars(self.args).items() if name not in ("out", "threads", "device")}
+
+    def _go_on(self, folder: Path) -> tuple[int, list[dict[str, float]]]:
+        """Take over the latest checkpoint, if there is one; return the steps done and the rows of the trace."""
+        found = checkpoints(folder)
+        if not found:
+            return 0, []
+        tensors, optimizer, facts = load_checkpoint(found[-1])
+        for name, value in self._settings().items():
+            if facts["settings"].get(name) != value:
+                sys.exit(
+                    f"{found[-1]} is of a training with {name} {facts['settings'].get(name)}, not {value}: give that, "
+                    "another --out, or remove it"
+                )
+        for name, part in self.kept.items():
+            mark = f"{name}/"
+            state = {key.removeprefix(mark): value for key, value in tensors.items() if key.startswith(mark)}
+            part.load(state) if isinstance(part, Averages) else part.load_state_dict(state)
+        self.optimizer.load_state_dict(optimizer)
+        print(f"goes on after step {facts['step']}", flush=True)
+        return facts["step"], facts["rows"]
+
+    def _save(self, folder: Path) -> None:
+        tensors = {
+            f"{name}/{key}": value
+            for name, part in self.kept.items()
+            for key, value in (part.state() if isinstance(part, Averages) else part.state_dict()).items()
+        }
+        facts = {"settings": self._settings(), "rows": self.trace.rows}
+        save_checkpoint(folder, self.done, tensors, self.optimizer.state_dict(), facts, keep=1)
 
 
 def machine() -> dict[str, str | int]:

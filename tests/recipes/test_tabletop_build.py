@@ -1,5 +1,6 @@
 """What making the embedded base rests on: its pictures, the clock, the judge, and what the card says of it."""
 
+import argparse
 import json
 import math
 import os
@@ -34,19 +35,19 @@ def test_pictures_are_those_of_the_world_and_are_drawn_once(recipe_folder, monke
     assert np.array_equal(pictures.pictures("test", 5)[0], images)
 
 
-def test_training_ends_with_the_clock_and_the_rate_falls_with_it(recipe_folder, monkeypatch):
+def test_training_ends_with_the_clock_and_the_rate_falls_with_it(recipe_folder, monkeypatch, tmp_path):
     import training
 
     now = [100.0]
     monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = training.cosine(optimizer, 1, 1000, seconds=10.0)
+    args = argparse.Namespace(steps=1000, seconds=10.0, batch=4)
+    loop = training.Training(args, optimizer, purpose="test", count=12, warmup=1, trace=tmp_path / "trace.json")
     rates = []
-    for _ in training.batches(0, "test", 12, 4, 1000, seconds=10.0):
+    for _ in loop:
         now[0] += 2.5
-        optimizer.step()
-        schedule.step()
-        rates.append(schedule.get_last_lr()[0])
+        loop.learn(optimizer.param_groups[0]["params"][0].sum())
+        rates.append(optimizer.param_groups[0]["lr"])
     # A quarter of the time each: 0.01 + 0.99 * (1 + cos(pi * share)) / 2.
     assert rates == pytest.approx([0.855018, 0.505, 0.154982, 0.01], abs=1e-6)
 

@@ -150,6 +150,7 @@ def test_a_classifier_is_trained_and_the_denoiser_learns_from_it(few_pictures, t
 
 def test_a_stopped_teaching_goes_on_to_the_same_bits(few_pictures, tmp_path, monkeypatch):
     import teach
+    import training
 
     from inlay.base.locate import EMBEDDED
 
@@ -165,12 +166,12 @@ def test_a_stopped_teaching_goes_on_to_the_same_bits(few_pictures, tmp_path, mon
                 raise KeyboardInterrupt
             yield chosen
 
-    batches = teach.batches
-    monkeypatch.setattr(teach, "batches", stopped)
+    batches = training.batches
+    monkeypatch.setattr(training, "batches", stopped)
     with pytest.raises(KeyboardInterrupt):
         few_pictures("teach", *options, "--out", tmp_path / "parts")
     assert not (tmp_path / "parts" / "pipeline").exists()
-    monkeypatch.setattr(teach, "batches", batches)
+    monkeypatch.setattr(training, "batches", batches)
     with pytest.raises(SystemExit, match=r"step-00000002 is of a training with rate 0\.001, not 0\.002"):
         few_pictures("teach", *options, "--rate", 2e-3, "--out", tmp_path / "parts")
     few_pictures("teach", *options, "--out", tmp_path / "parts")
