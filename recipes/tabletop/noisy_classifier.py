@@ -61,7 +61,8 @@ class NoisyClassifier(nn.Module):
         patches = functional.unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
         known = latents.permute(0, 2, 3, 1).flatten(0, 2)
         known = torch.cat([known, torch.ones_like(known[:, :1])], 1)
-        self.decoding.copy_(torch.linalg.lstsq(known, patches).solution[:-1])
+        # In double precision: the last bits of single precision differ from one process to the next.
+        self.decoding.copy_(torch.linalg.lstsq(known.double(), patches.double()).solution[:-1])
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return latents [B, C, 8, 8] as pictures [B, 3, 64, 64] about the mean one."""
