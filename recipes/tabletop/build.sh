@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes the embedded base again, from nothing but the world's renderer: about ten hours on two idle cores, of which
-# the denoiser takes 165 minutes, 82 more to be finished, and two hours to learn from a classifier of latents. It
-# replaces the base and the judge in src/, and what an earlier build left in build/tabletop but for its pictures.
+# Makes the embedded base again, from nothing but the world's renderer: eleven to twelve hours on two idle
+# cores, of which the denoiser takes 165 minutes, 82 more to be finished, and three to four hours to learn from a
+# classifier of latents. It replaces the base and the judge in src/, and what an earlier build left in build/tabletop
+# but for its pictures.
 #
 #   MINIATURE=1 bash recipes/tabletop/build.sh
 #
@@ -47,6 +48,8 @@ step python recipes/tabletop/noisy_classifier.py --threads 2 "${few[@]}"
 step python recipes/tabletop/teach.py --threads 2 "${few[@]}"
 step python recipes/tabletop/export.py
 step python recipes/tabletop/teach.py --threads 2 --steps 4000 --rate 2e-4 --seed 1 --out build/tabletop/taught-again "${few[@]}"
+step python recipes/tabletop/export.py
+step python recipes/tabletop/teach.py --threads 2 --steps 8000 --rate 2e-4 --seed 2 --out build/tabletop/taught-third "${few[@]}"
 step python recipes/tabletop/export.py
 step python recipes/tabletop/denoiser.py
 step python recipes/tabletop/quality.py "${measures[@]}"

@@ -51,6 +51,15 @@ def samples_lines(quality: dict) -> list[str]:
     return rows
 
 
+def class_lines(by_class: dict[str, dict]) -> list[str]:
+    """Return the table rows about how often each class is drawn so that it can be told."""
+    return [
+        f"| {name} | {100 * found['value']:.0f} % ({100 * found['low']:.0f} to {100 * found['high']:.0f}) | "
+        f"{found['n']} | {found['taken_for'] or '–'} |"
+        for name, found in by_class.items()
+    ]
+
+
 def shortfalls(quality: dict, machine: str) -> list[str]:
     """Return a line for every aim of the base that the measured figures miss.
 
@@ -90,7 +99,7 @@ def card(results: Path) -> str:
     made_on = f"one {vae['device']}" if gpu else "two cores of a CPU that other work shared, without a GPU"
     accuracy = judge["accuracy"]
     retrieval, codec = quality["retrieval"], quality["autoencoder"]
-    rows = samples_lines(quality)
+    rows, classes = samples_lines(quality), class_lines(quality["samples_by_class"])
     retrieved = "\n".join(
         f"| retrieval among 64 captions that differ, {words} | {100 * retrieval[key]:.1f} % | "
         f"at most {100 * retrieval['at_most'][key]:.1f} % |"
@@ -157,6 +166,12 @@ are. The guidance was chosen on {quality["sweep"][0]["class"]["n"]} other prompt
 {", ".join(str(row["guidance"]) for row in quality["sweep"])}. Captions leave things out, so several fit one picture:
 *at most* is how often a reader would be right who knows every scene and how captions are worded
 (`recipes/tabletop/ceiling.py`).
+
+The same {quality["samples"]["class"]["n"]} pictures, class by class:
+
+| thing | class right | prompts | else mostly taken for |
+|---|---|---|---|
+{chr(10).join(classes)}
 
 ## Limits
 

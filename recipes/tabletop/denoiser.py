@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pictures import BUILD
 
-LESSONS = ("taught", "taught-again")
+LESSONS = ("taught", "taught-again", "taught-third")
 """The runs of `teach.py`."""
 STAGES = ("denoiser", "finish", *LESSONS)
 """The trainings of the denoiser; the last of them that was run ships."""
@@ -79,8 +79,8 @@ def taught_text(classifier: dict, lessons: list[dict]) -> str:
 
 def taught_cost(classifier: dict, lessons: list[dict]) -> str:
     """Return what the card says of the cost of both."""
-    spent = " and ".join(f"{lesson['seconds'] / 60:.0f} min" for lesson in lessons)
-    return f", classifier of latents {classifier['seconds'] / 60:.0f} min, learning from it {spent}"
+    spent = " + ".join(f"{lesson['seconds'] / 60:.0f}" for lesson in lessons)
+    return f", classifier of latents {classifier['seconds'] / 60:.0f} min, learning from it {spent} min"
 
 
 def main() -> None:

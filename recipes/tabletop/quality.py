@@ -7,6 +7,7 @@ import json
 import math
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
 import autoencoder
@@ -134,6 +135,21 @@ def judged(judge: Judge, images: np.ndarray, scenes: list[Scene]) -> dict:
     }
 
 
+def judged_by_class(judge: Judge, images: np.ndarray, scenes: list[Scene]) -> dict[str, dict]:
+    """Return how often the judge finds each class in pictures that should show it, best first.
+
+    Beside the proportion stands `taken_for`: what else the judge finds there most often, or None.
+    """
+    named = judge.name(images)["class"]
+    wanted = np.array([truth(scene)[0] for scene in scenes])
+    classes, found = ATTRIBUTES["class"], {}
+    for kind in np.unique(wanted):
+        seen = Counter(named[wanted == kind].tolist())
+        row = wilson(seen.pop(int(kind), 0), int((wanted == kind).sum()))
+        found[classes[kind]] = row | {"taken_for": classes[seen.most_common(1)[0][0]] if seen else None}
+    return dict(sorted(found.items(), key=lambda item: -item[1]["value"]))
+
+
 @torch.no_grad()
 def retrieval(sampler: Sampler, base: Path, images: np.ndarray, captions: list[str]) -> dict:
     """Return retrieval with the two towers as shipped."""
@@ -204,6 +220,7 @@ def main() -> None:
     quality["guidance"] = best
     drawn = sampler([captions[k] for k in measured], best, "prompts")
     quality["samples"] = judged(judge, drawn, [scenes[k] for k in measured])
+    quality["samples_by_class"] = judged_by_class(judge, drawn, [scenes[k] for k in measured])
 
     side = min(args.frechet, TEST // 2)
     tower = args.base / "image_encoder"

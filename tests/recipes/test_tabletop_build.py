@@ -194,7 +194,7 @@ def test_the_denoiser_is_accounted_for_from_its_record(recipe_folder):
     longer = denoiser.account(record, finish, (classifier, [lesson, again]))
     assert "from 0.0004 and again 20 steps at batch 64 = 1,280 pictures from 0.0001, with two" in longer["training"]
     assert "1 then 0.5 times what it errs more about class and colour, 0.5 times how much" in longer["training"]
-    assert longer["cost"].endswith("learning from it 10 min and 20 min")
+    assert longer["cost"].endswith("learning from it 10 + 20 min")
 
 
 @pytest.mark.slow
@@ -225,6 +225,7 @@ def test_one_command_makes_a_base_from_nothing(tmp_path):
     assert "4 steps at batch 16 = 64 pictures seen" in found["training"]
     assert "Then `finish.yaml`: 4 steps" in found["training"]
     assert "Then `teach.py`: 4 steps at batch 64 = 256 pictures from 0.0005 and again 4 steps" in found["training"]
+    assert found["training"].count("and again 4 steps at batch 64 = 256 pictures from 0.0002") == 2
     assert "4 steps at batch 16" in (base / "MODEL_CARD.md").read_text()
 
 

@@ -105,6 +105,27 @@ def test_judge_names_every_attribute_of_every_picture(recipe_folder):
     assert all(values.shape == (3,) for values in named.values())
 
 
+def test_classes_are_judged_one_by_one_with_what_they_are_taken_for(recipe_folder):
+    import classifier
+    import quality
+
+    world = World("test")
+    scenes = {
+        kind: next(k for k in range(400) if [thing.kind for thing in world.describe(k)[0].things] == [kind])
+        for kind in ("ball", "cone", "tree")
+    }
+    shown = ("ball", "ball", "cone", "tree", "tree")
+    should = ("ball", "ball", "ball", "cone", "cone")
+    found = quality.judged_by_class(
+        classifier.load(quality.folder()),
+        np.stack([world[scenes[kind]].image for kind in shown]),
+        [world[scenes[kind]].scene for kind in should],
+    )
+    assert list(found) == ["ball", "cone"]
+    assert found["ball"] == quality.wilson(2, 3) | {"taken_for": "cone"}
+    assert found["cone"] == quality.wilson(0, 2) | {"taken_for": "tree"}
+
+
 def test_batches_visit_everything_once_an_epoch(recipe_folder):
     import training
 
