@@ -14,8 +14,8 @@ with the real picture under the same noise. Two losses follow:
 Short trials, one seed, judged on 192 prompts of one thing at guidance 2 (class and colour right, Frechet distance): the
 classifier's whole loss, weight 0.5, 500 steps: 61 %, 73; the excess, 0.5, 280 steps: 55 %, 52; and perceptual 1: 56 %,
 43; both 0.5 and `LEAST_SHARE` 0.7 instead of 0.3: 60 %, 44. The base before: 53 %, 47 (guidance 3). Over all captions
-the first of the three runs that ship raised the distance by a third; the others, at a lower rate, got most of that back
-and were right more often still (500 prompts at the best guidance, 1,000 pictures at 1.5: 52 %, 23.9; 67 %, 30.6; 74 %,
+the first of the three runs that ship raised the distance by a quarter; the others, at a lower rate, got that back and
+were right more often still (500 prompts at the best guidance, 1,000 pictures at 1.5: 52 %, 23.9; 67 %, 30.6; 74 %,
 27.8; 84 %, 23.4).
 
 A training that was stopped goes on from its last hundred steps when the same command is given again; by steps, not by

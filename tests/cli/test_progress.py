@@ -4,6 +4,7 @@ import pytest
 
 from inlay.cli import progress
 from inlay.cli.progress import TerminalReporter
+from inlay.train.loop import Progress
 
 
 @pytest.fixture
@@ -51,3 +52,13 @@ def test_work_that_begins_anew_is_timed_anew(clock, capsys):
     clock(30)
     reporter.progress("drawing previews", 2, 3)
     assert "drawing previews: 2 of 3, 30 s left" in capsys.readouterr().out
+
+
+def test_training_that_is_done_names_no_time_left(capsys):
+    reporter = TerminalReporter()
+    for step, seconds, left in ((1, 20.0, 20.0), (2, 40.0, 0.0)):
+        reporter.step(Progress(step, 2, 4 * step, seconds, 0.5, 0.5, 1e-3, 1.0, left))
+    assert capsys.readouterr().out.splitlines() == [
+        "training: step 1, loss 0.5000, 0.2 images/s, 20 s left",
+        "training: step 2, loss 0.5000, 0.2 images/s",
+    ]

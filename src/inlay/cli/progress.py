@@ -73,7 +73,7 @@ class TerminalReporter:
             self._console.print(f"{what}: {done} of {total}{left}")
 
     def step(self, state: State) -> None:
-        left = "" if state.seconds_left is None else f", {human_seconds(state.seconds_left)} left"
+        left = f", {human_seconds(state.seconds_left)} left" if state.seconds_left else ""
         speed = state.images_seen / max(state.seconds, 1e-9)
         facts = f"step {state.step}, loss {state.smoothed_loss:.4f}, {speed:.1f} images/s{left}"
         total = state.total_steps
