@@ -69,7 +69,16 @@ NEW_WORD = {
     "domain": ["data.prompt=a picture in the style of <new>"],
 }
 """Textual inversion learns a word, which its captions must hold."""
-NEW_PROMPTS = {"subject": ("a photo of a <new> toy",), "domain": ("a picture in the style of <new>",)}
+NEW_PROMPTS = {
+    "subject": ("a photo of a <new> toy",),
+    "domain": (
+        "a picture of a red ball in the style of <new>",
+        "a picture of a large blue mug on a wooden table in the style of <new>",
+        "a picture of a yellow house on the grass in the style of <new>",
+        "a picture of a toy in the style of <new>",
+    ),
+}
+"""They name what the others' prompts name: a picture of nothing but its ground is nearer to many a reference."""
 
 
 FASTER = {"lora": "1e-3", "lora-dora": "1e-3", "lora-pissa": "1e-3", "adapter": "1e-3", "hypernetwork": "1e-3"}
