@@ -15,7 +15,7 @@ import clip
 import numpy as np
 import torch
 from ceiling import best_retrieval
-from classifier import ATTRIBUTES, Judge, load, truth
+from classifier import ATTRIBUTES, load, truth
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from export import BASE
 from pictures import BUILD, TEST, pictures
@@ -25,6 +25,7 @@ from training import add_device, bf16_where_fast
 from inlay.data.tabletop import Scene
 from inlay.metrics.features import NAME, fingerprint, image_features
 from inlay.metrics.frechet import frechet_distance
+from inlay.metrics.intervals import wilson
 from inlay.metrics.judge import folder
 from inlay.randomness import stream
 
@@ -66,12 +67,15 @@ GRID = (
 )
 
 
-def wilson(right: int, count: int) -> dict:
+def proportion(right: int, count: int) -> dict:
     """Return a proportion with its 95 % interval (Wilson 1927)."""
-    z, share = 1.959964, right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return {"value": round(share, 4), "low": round(middle - half, 4), "high": round(middle + half, 4), "n": count}
+    interval = wilson(right / count, count)
+    return {
+        "value": round(right / count, 4),
+        "low": round(interval.low, 4),
+        "high": round(interval.high, 4),
+        "n": count,
+    }
 
 
 def asks_class_and_colour(scene: Scene, caption: str) -> bool:
@@ -123,29 +127,27 @@ def judge_folder() -> Path:
     return trained if (trained / "model.safetensors").exists() else folder()
 
 
-def judged(judge: Judge, images: np.ndarray, scenes: list[Scene]) -> dict:
-    """Return how often the judge finds the scenes' class, colour, and both in pictures."""
-    named = judge.name(images)
+def judged(named: dict[str, np.ndarray], scenes: list[Scene]) -> dict:
+    """Return how often what a judge named in pictures is the scenes' class, colour, and both."""
     wanted = np.array([truth(scene) for scene in scenes])
     kind, colour = (named[name] == wanted[:, k] for k, name in enumerate(list(ATTRIBUTES)[:2]))
     return {
-        "class": wilson(int(kind.sum()), len(scenes)),
-        "colour": wilson(int(colour.sum()), len(scenes)),
-        "class_and_colour": wilson(int((kind & colour).sum()), len(scenes)),
+        "class": proportion(int(kind.sum()), len(scenes)),
+        "colour": proportion(int(colour.sum()), len(scenes)),
+        "class_and_colour": proportion(int((kind & colour).sum()), len(scenes)),
     }
 
 
-def judged_by_class(judge: Judge, images: np.ndarray, scenes: list[Scene]) -> dict[str, dict]:
-    """Return how often the judge finds each class in pictures that should show it, best first.
+def judged_by_class(named: dict[str, np.ndarray], scenes: list[Scene]) -> dict[str, dict]:
+    """Return of each class among scenes how often a judge named it in their pictures, best first.
 
-    Beside the proportion stands `taken_for`: what else the judge finds there most often, or None.
+    Beside the proportion stands `taken_for`: what else it named there most often, or None.
     """
-    named = judge.name(images)["class"]
     wanted = np.array([truth(scene)[0] for scene in scenes])
     classes, found = ATTRIBUTES["class"], {}
     for kind in np.unique(wanted):
-        seen = Counter(named[wanted == kind].tolist())
-        row = wilson(seen.pop(int(kind), 0), int((wanted == kind).sum()))
+        seen = Counter(named["class"][wanted == kind].tolist())
+        row = proportion(seen.pop(int(kind), 0), int((wanted == kind).sum()))
         found[classes[kind]] = row | {"taken_for": classes[seen.most_common(1)[0][0]] if seen else None}
     return dict(sorted(found.items(), key=lambda item: -item[1]["value"]))
 
@@ -211,16 +213,17 @@ def main() -> None:
 
     chosen = [k for k in range(TEST) if asks_class_and_colour(scenes[k], captions[k])][: args.prompts + args.sweep]
     measured, swept = chosen[: args.prompts], chosen[args.prompts :]
-    quality["judge_on_renders_of_these_prompts"] = judged(judge, images[measured], [scenes[k] for k in measured])
+    quality["judge_on_renders_of_these_prompts"] = judged(judge.name(images[measured]), [scenes[k] for k in measured])
     quality["sweep"] = []
     for guidance in GUIDANCES:
         drawn = sampler([captions[k] for k in swept], guidance, "sweep")
-        quality["sweep"].append({"guidance": guidance} | judged(judge, drawn, [scenes[k] for k in swept]))
+        quality["sweep"].append({"guidance": guidance} | judged(judge.name(drawn), [scenes[k] for k in swept]))
     best = max(quality["sweep"], key=lambda row: row["class_and_colour"]["value"])["guidance"]
     quality["guidance"] = best
     drawn = sampler([captions[k] for k in measured], best, "prompts")
-    quality["samples"] = judged(judge, drawn, [scenes[k] for k in measured])
-    quality["samples_by_class"] = judged_by_class(judge, drawn, [scenes[k] for k in measured])
+    named = judge.name(drawn)
+    quality["samples"] = judged(named, [scenes[k] for k in measured])
+    quality["samples_by_class"] = judged_by_class(named, [scenes[k] for k in measured])
 
     side = min(args.frechet, TEST // 2)
     tower = args.base / "image_encoder"

@@ -16,7 +16,7 @@ def test_wilson_interval_agrees_with_the_published_example(recipe_folder):
     import quality
 
     # Newcombe 1998, table I, method 3: 81 of 263 gives 0.2553 to 0.3662.
-    found = quality.wilson(81, 263)
+    found = quality.proportion(81, 263)
     assert (found["low"], found["high"]) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
 
 
@@ -116,14 +116,11 @@ def test_classes_are_judged_one_by_one_with_what_they_are_taken_for(recipe_folde
     }
     shown = ("ball", "ball", "cone", "tree", "tree")
     should = ("ball", "ball", "ball", "cone", "cone")
-    found = quality.judged_by_class(
-        classifier.load(quality.folder()),
-        np.stack([world[scenes[kind]].image for kind in shown]),
-        [world[scenes[kind]].scene for kind in should],
-    )
+    named = classifier.load(quality.folder()).name(np.stack([world[scenes[kind]].image for kind in shown]))
+    found = quality.judged_by_class(named, [world.describe(scenes[kind])[0] for kind in should])
     assert list(found) == ["ball", "cone"]
-    assert found["ball"] == quality.wilson(2, 3) | {"taken_for": "cone"}
-    assert found["cone"] == quality.wilson(0, 2) | {"taken_for": "tree"}
+    assert found["ball"] == quality.proportion(2, 3) | {"taken_for": "cone"}
+    assert found["cone"] == quality.proportion(0, 2) | {"taken_for": "tree"}
 
 
 def test_batches_visit_everything_once_an_epoch(recipe_folder):
